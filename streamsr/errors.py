@@ -1,0 +1,80 @@
+"""The error tree. Every message says what was expected, what came, and what to do next, in one line.
+
+    StreamsrError                     exit code 1
+    ├── UsageError (ValueError)       2   an option or argument that cannot be
+    ├── InputError                    3   a source that cannot be opened or holds no video
+    │   └── InputNotFound (FileNotFoundError)
+    ├── EngineError                   4   a generator that is missing, damaged or cannot run here
+    │   ├── EngineNotFound (LookupError)
+    │   └── EngineTampered
+    ├── OutputError (OSError)         5   a result that cannot be written
+    │   ├── OutputExists (FileExistsError)   2
+    │   └── DiskFull
+    └── Interrupted                   130 asked to stop before the end
+
+The end of a video is no error.
+"""
+
+from __future__ import annotations
+
+
+class StreamsrError(Exception):
+    """Anything streamsr raises on purpose.
+
+    Attributes:
+        exit_code: what the command line returns when this ends a command.
+    """
+
+    exit_code = 1
+
+
+class UsageError(StreamsrError, ValueError):
+    """An option or argument that cannot be."""
+
+    exit_code = 2
+
+
+class InputError(StreamsrError):
+    """A source that cannot be opened, or holds no video."""
+
+    exit_code = 3
+
+
+class InputNotFound(InputError, FileNotFoundError):
+    """A source that is not there."""
+
+
+class EngineError(StreamsrError):
+    """A generator that cannot be used."""
+
+    exit_code = 4
+
+
+class EngineNotFound(EngineError, LookupError):
+    """A generator that the catalogue does not hold."""
+
+
+class EngineTampered(EngineError):
+    """Weights or a manifest whose hash is not the stated one."""
+
+
+class OutputError(StreamsrError, OSError):
+    """A result that cannot be written."""
+
+    exit_code = 5
+
+
+class OutputExists(OutputError, FileExistsError):
+    """A result that is already there and may not be replaced."""
+
+    exit_code = 2
+
+
+class DiskFull(OutputError):
+    """No space left for the result."""
+
+
+class Interrupted(StreamsrError):
+    """The user asked to stop before the end."""
+
+    exit_code = 130
