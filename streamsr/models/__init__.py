@@ -1,0 +1,1 @@
+"""Networks in pure torch: the students, the SRGAN generator and its discriminator."""
