@@ -1,0 +1,165 @@
+"""Open a video file, or say in one line why it cannot be, and choose its tracks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from streamsr.capture.base import Attachment, TrackInfo
+from streamsr.errors import InputError, InputNotFound
+
+WANT = "expected a video file"
+TEXT_DEMUXERS = frozenset({"tty", "txt"})
+"""FFmpeg would draw any text file as a picture of a terminal."""
+
+_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"moof", b"styp", b"sidx"})
+_MAGICS = (b"RIFF", b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"\x30\x26\xb2\x75", b"\x00\x00\x01\xba", b"\x06\x0e\x2b\x34")
+_COPIED = ("audio", "subtitle")
+
+
+def open_container(path: Path) -> InputContainer:
+    """Open a file with PyAV.
+
+    Raises:
+        InputNotFound: nothing is there.
+        InputError: a folder, no permission, an empty file, no video file, or one without its index.
+    """
+    _check_file(path)
+    try:
+        # With the protocol named, a colon in the name (recorders write times) is not taken for another one.
+        container = av.open(f"file:{path}", metadata_errors="replace")
+    except av.error.EOFError as cause:
+        raise InputError(
+            f"{path}: no video: expected pictures, found a header alone; record or copy it again"
+        ) from cause
+    except av.error.FFmpegError as cause:
+        raise InputError(f"{path}: {WANT}, found {_sniff(path, cause)}") from cause
+    if container.format.name in TEXT_DEMUXERS:
+        container.close()
+        raise InputError(f"{path}: not a video: {WANT}, found text; check the name")
+    return container
+
+
+def choose_video(container: InputContainer, path: Path) -> tuple[VideoStream, list[str]]:
+    """Choose the video track: the default one, else the largest; cover art is none.
+
+    Returns:
+        The track, and notices about those left out.
+
+    Raises:
+        InputError: no video, or none that can be decoded.
+    """
+    notices, tracks = [], []
+    for track in container.streams.video:
+        if track.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails):
+            notices.append(f"track {track.index} is cover art: left out")
+        else:
+            tracks.append(track)
+    if not tracks:
+        kinds = ", ".join(sorted({track.type for track in container.streams})) or "nothing"
+        raise InputError(f"{path}: no video: expected a video track, found {kinds}; give a file with pictures")
+    decodable = [track for track in tracks if track.codec_context is not None]
+    if not decodable:
+        raise InputError(f"{path}: no decoder for its video track; convert it to H.264 first")
+    chosen = max(decodable, key=_rank)
+    notices += [f"track {track.index} is another video: left out" for track in tracks if track is not chosen]
+    return chosen, notices
+
+
+def list_tracks(container: InputContainer) -> tuple[tuple[TrackInfo, ...], list[str]]:
+    """List the tracks that pass through, and notices about those that cannot."""
+    tracks, notices = [], []
+    for track in container.streams:
+        if track.type in ("video", "attachment"):
+            continue
+        if track.type in _COPIED and track.codec_context is not None:
+            tracks.append(TrackInfo(track.index, track.type, track.codec_context.name, track))
+        else:
+            what = track.name or "unknown codec" if hasattr(track, "name") else "unknown codec"
+            notices.append(f"track {track.index} ({track.type}, {what}) cannot be copied: left out")
+    return tuple(tracks), notices
+
+
+def list_attachments(container: InputContainer) -> tuple[Attachment, ...]:
+    """Read the files inside the container, for example fonts."""
+    return tuple(
+        Attachment(
+            track.metadata.get("filename", f"attachment-{track.index}"),
+            track.mimetype or track.metadata.get("mimetype", "application/octet-stream"),
+            bytes(track.data),
+        )
+        for track in container.streams.attachments
+    )
+
+
+def index_exceeds(track: VideoStream, path: Path) -> bool:
+    """Return whether the file's index names pictures behind its end, which only a cut file has."""
+    entries = track.index_entries
+    size = path.stat().st_size
+    # Pictures lie in decoding order but for a little interleaving, so the last entries tell.
+    return any(
+        entries[place].pos + entries[place].size > size for place in range(max(0, len(entries) - 64), len(entries))
+    )
+
+
+def _check_file(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: {WANT}, found a folder; name the files in it")
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise InputError(f"{path}: empty file: {WANT}, found 0 bytes; copy or record it again")
+    except FileNotFoundError as cause:
+        raise InputNotFound(f"{path}: no such file: {WANT}; check the name") from cause
+    except PermissionError as cause:
+        raise InputError(f"{path}: no permission to read it: {WANT}; change its owner or mode") from cause
+    except OSError as cause:
+        raise InputError(f"{path}: cannot be read ({cause.strerror}): {WANT}; check the disk") from cause
+
+
+def _sniff(path: Path, cause: Exception) -> str:
+    """Say what a file is that FFmpeg could not open, and what to do; the answer follows the word 'found'."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head[4:8] in _BOXES and not _has_box(path, b"moov"):
+        return "an MP4 with no index (recording cut?); repair it with a recovery tool, or record it again"
+    if head[4:8] in _BOXES or head.startswith(_MAGICS):
+        return f"a damaged one ({getattr(cause, 'strerror', cause)}); copy it again or repair it"
+    what = "text" if _is_text(head) else "other data"
+    return f"{what}: not a video; check the name"
+
+
+def _has_box(path: Path, wanted: bytes) -> bool:
+    """Walk the top-level boxes of an MP4 (ISO/IEC 14496-12, 4.2)."""
+    end, place = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while place + 8 <= end:
+            file.seek(place)
+            head = file.read(16)
+            size = int.from_bytes(head[:4], "big")
+            if head[4:8] == wanted:
+                return True
+            if size == 1:
+                size = int.from_bytes(head[8:16], "big")
+            if size < 8:
+                return False
+            place += size
+    return False
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head[:-4].decode() if len(head) == 4096 else head.decode()
+    except UnicodeDecodeError:
+        return False
+    return all(mark.isprintable() or mark in "\r\n\t\f" for mark in text)
+
+
+def _rank(track: Any) -> tuple[bool, int, int]:
+    size = track.codec_context.width * track.codec_context.height
+    return bool(track.disposition & Disposition.default), size, -track.index
