@@ -1,0 +1,16 @@
+"""Sinks: where enlarged frames go. A recording, or nowhere at all."""
+
+from streamsr.sinks.base import Sink, SinkReport
+from streamsr.sinks.encoders import EncoderSettings, available_encoders, probe_encoder
+from streamsr.sinks.null import NullSink
+from streamsr.sinks.recording import RecordingSink
+
+__all__ = [
+    "EncoderSettings",
+    "NullSink",
+    "RecordingSink",
+    "Sink",
+    "SinkReport",
+    "available_encoders",
+    "probe_encoder",
+]
