@@ -1,0 +1,1 @@
+"""Making the generators: data, losses, loops, checkpoints, export."""
