@@ -1,0 +1,5 @@
+"""Run the command line: ``python -m streamsr``."""
+
+from streamsr.cli import main
+
+main()

@@ -1,0 +1,258 @@
+"""The command line: parse, call, print; errors become exit codes here and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from streamsr import __version__
+from streamsr.config import DEFAULT_ENGINE, GeneratorSettings, ReadSettings, UpscaleSettings
+from streamsr.errors import EngineError, Interrupted, StreamsrError, UsageError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Enlarge endoscopy video with learned generators. Research use only; no medical claim; the original is kept.",
+)
+
+EXIT_SOME_FAILED = 1
+
+
+def main() -> NoReturn:
+    """Run the command line; the console script."""
+    code: object = 0
+    try:
+        code = app(standalone_mode=False)  # returns the code of a typer.Exit
+    except StreamsrError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        fail(Interrupted("interrupted"))
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in ("click", "typer"):
+            raise
+        show_usage_error(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(error: StreamsrError) -> NoReturn:
+    """Print an error in one line and leave with its exit code."""
+    print(f"streamsr: {error}", file=sys.stderr)  # noqa: T201
+    sys.exit(error.exit_code)
+
+
+def show_usage_error(error: Any) -> NoReturn:
+    """Print what the command line's parser refused and leave with 2."""
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    print(f"streamsr: {message or 'aborted'}; see streamsr --help", file=sys.stderr)  # noqa: T201
+    sys.exit(getattr(error, "exit_code", UsageError.exit_code))
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and leave."""
+    if asked:
+        typer.echo(f"streamsr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
+
+
+def parse_rate(text: str | None) -> Fraction | None:
+    """Return frames a second from ``25``, ``29.97`` or ``30000/1001``.
+
+    Raises:
+        UsageError: it is no positive number.
+    """
+    if text is None:
+        return None
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000:
+        raise UsageError(f"--rate: expected frames a second such as 25 or 30000/1001, got {text!r}")
+    return rate
+
+
+def choice(option: str, value: str, allowed: tuple[str, ...]) -> Any:
+    """Return a value that is one of those allowed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if value not in allowed:
+        raise UsageError(f"--{option}: expected one of {', '.join(allowed)}, got {value!r}")
+    return value
+
+
+Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Video files, or testsrc:endoscopy.")]
+Output = Annotated[str | None, typer.Option("-o", "--output", help="File, or folder (end it with /).")]
+Model = Annotated[str, typer.Option("-m", "--model", help="Engine: fast-x2, tiny-x2, bicubic-x2, ... or a folder.")]
+
+
+@app.command()
+def upscale(
+    inputs: Inputs,
+    output: Output = None,
+    model: Model = DEFAULT_ENGINE,
+    runtime: Annotated[str, typer.Option(help="auto, openvino, torch or onnxruntime.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, int8, fp32 or bf16.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the generator; all cores.")] = None,
+    launch: Annotated[str, typer.Option(help="auto (measured once), frame or patch.")] = "auto",
+    patch: Annotated[int | None, typer.Option(min=8, max=1024, help="Side of a patch's core, px; 32.")] = None,
+    halo: Annotated[int | None, typer.Option(min=0, max=256, help="Context round a patch, px; the radius.")] = None,
+    codec: Annotated[
+        str, typer.Option(help="libx264, libx265, libsvtav1, ffv1, prores_ks, h264_nvenc, auto, ...")
+    ] = "libx264",
+    crf: Annotated[int, typer.Option(min=0, max=63, help="Quality; smaller is better and larger.")] = 16,
+    preset: Annotated[str | None, typer.Option(help="The encoder's preset.")] = None,
+    pix_fmt: Annotated[str, typer.Option(help="Pixel format; auto keeps the source's.")] = "auto",
+    lossless: Annotated[bool, typer.Option("--lossless", help="Encode without loss.")] = False,
+    audio: Annotated[str, typer.Option(help="copy or none.")] = "copy",
+    keep_metadata: Annotated[bool, typer.Option("--keep-metadata", help="Copy tags; they may name a patient.")] = False,
+    rate: Annotated[str | None, typer.Option(help="Frames a second of a source without times.")] = None,
+    resize: Annotated[str, typer.Option(help="A size change makes new parts, or is scaled to fit.")] = "parts",
+    deinterlace: Annotated[str, typer.Option(help="auto, on or off.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace existing results.")] = False,
+    no_overwrite: Annotated[bool, typer.Option("-n", hidden=True)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors.")] = False,
+) -> None:
+    """Enlarge video files; each result gets a sidecar that says what was done."""
+    settings = UpscaleSettings(
+        generator=GeneratorSettings(
+            engine=model,
+            runtime=choice("runtime", runtime, ("auto", "openvino", "torch", "onnxruntime")),
+            precision=choice("precision", precision, ("auto", "fp32", "bf16", "int8")),
+            threads=threads,
+            launch=choice("launch", launch, ("auto", "frame", "patch")),
+            patch_px=patch,
+            halo_px=halo,
+        ),
+        read=ReadSettings(
+            rate=parse_rate(rate),
+            resize=choice("resize", resize, ("parts", "fit")),
+            deinterlace=choice("deinterlace", deinterlace, ("auto", "on", "off")),
+        ),
+        codec=codec,
+        crf=crf,
+        preset=preset,
+        pix_fmt=pix_fmt,
+        lossless=lossless,
+        audio=choice("audio", audio, ("copy", "none")),
+        keep_metadata=keep_metadata,
+        overwrite=overwrite and not no_overwrite,
+    )
+    code = upscale_all(inputs, output, settings, as_json=as_json, quiet=quiet)
+    if code:
+        raise typer.Exit(code)
+
+
+def upscale_all(inputs: list[str], output: str | None, settings: UpscaleSettings, *, as_json: bool, quiet: bool) -> int:
+    """Enlarge each input; go on after one that fails; return the exit code.
+
+    A single input that fails gives the code of its own error; among several, 1 says that some failed. An interrupt
+    ends the command.
+    """
+    from streamsr.engine import find_engine
+    from streamsr.job import as_path, output_path, upscale_file
+    from streamsr.progress import open_display
+
+    engine = find_engine(settings.generator.engine)
+    folder = None if output is None else as_path(output)
+    targets = [output_path(name, folder, engine, several=len(inputs) > 1) for name in inputs]
+    refuse_clashes(inputs, targets)
+    if len(inputs) > 1 and folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    codes = []
+    with open_display(as_json=as_json, quiet=quiet) as display:
+        for name, target in zip(inputs, targets, strict=True):
+            try:
+                result = upscale_file(name, target, settings=settings, watch=display.update)
+            except Interrupted as error:
+                display.fail(name, error)
+                return error.exit_code
+            except StreamsrError as error:
+                display.fail(name, error)
+                codes.append(error.exit_code)
+            else:
+                display.finish(result)
+                codes.append(0 if result.complete else EXIT_SOME_FAILED)
+    return codes[0] if len(codes) == 1 else EXIT_SOME_FAILED if any(codes) else 0
+
+
+def refuse_clashes(inputs: list[str], targets: list[Path]) -> None:
+    """Refuse two inputs that would be written to one file.
+
+    Raises:
+        UsageError: there are two.
+    """
+    seen: dict[Path, str] = {}
+    for name, target in zip(inputs, targets, strict=True):
+        if target in seen:
+            raise UsageError(
+                f"{target}: expected one input for each output, got {seen[target]} and {name}; use two runs"
+            )
+        seen[target] = name
+
+
+@app.command()
+def probe(
+    file: Annotated[str, typer.Argument(help="Video file, or testsrc:endoscopy.")],
+    model: Model = DEFAULT_ENGINE,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show what is in a file and what streamsr would do with it."""
+    from streamsr.doctor import describe_source, print_rows
+
+    description = describe_source(file, model)
+    if as_json:
+        typer.echo(json.dumps(description, indent=2, default=str))
+    else:
+        print_rows(file, description)
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
+    """Show what this machine has, what is missing, and the command that mends it."""
+    from streamsr.doctor import examine_machine, print_findings
+
+    findings = examine_machine()
+    if as_json:
+        typer.echo(json.dumps([vars(finding) for finding in findings], indent=2))
+    else:
+        print_findings(findings)
+    if any(finding.state == "broken" for finding in findings):
+        raise typer.Exit(EngineError.exit_code)
+
+
+@app.command()
+def demo(
+    output: Annotated[str, typer.Option("-o", "--output", help="Folder for the results.")] = "streamsr-demo/",
+    model: Model = DEFAULT_ENGINE,
+    seconds: Annotated[float, typer.Option(min=0.4, max=60, help="Length of the clip.")] = 4.0,
+    size: Annotated[str, typer.Option(help="Size of the clip to be enlarged.")] = "320x240",
+    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace existing results.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Render a synthetic endoscopy clip, enlarge it, and measure the result against the rendered truth."""
+    from streamsr.demo import print_demo, run_demo
+
+    result = run_demo(Path(output), engine=model, seconds=seconds, size=size, overwrite=overwrite)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, default=str))
+    else:
+        print_demo(result)

@@ -1,0 +1,242 @@
+"""What is in a source and what would be done with it; what this machine has and what it lacks."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from streamsr.capture import open_source
+from streamsr.config import GeneratorSettings
+from streamsr.engine import BICUBIC_SCALES, MANIFEST, catalogue_folder, find_engine, read_engine
+from streamsr.errors import StreamsrError
+from streamsr.runtimes import load_generator
+from streamsr.sidecar import describe_colour
+from streamsr.sinks import EncoderSettings, available_encoders
+from streamsr.sinks.encoders import choose_encoding
+
+FREE_SPACE_BYTES = 2 << 30
+"""Less free space than an hour of enlarged SD video takes is worth a warning."""
+
+PLAIN_WIDTH = 140
+"""Columns of a table that goes to a file or a pipe."""
+
+STATE_COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor.
+
+    Attributes:
+        topic: what was looked at.
+        state: ``ok``; ``missing`` where something optional is not there; ``broken`` where streamsr cannot work.
+        detail: what was found.
+        remedy: the command that mends it; empty where there is nothing to mend.
+    """
+
+    topic: str
+    state: str
+    detail: str
+    remedy: str = ""
+
+
+def examine_machine() -> list[Finding]:
+    """Look at processor, GPU, runtimes, encoders, engines and disk."""
+    return [
+        Finding("processor", "ok", f"{len(os.sched_getaffinity(0))} cores, {processor_name()}"),
+        examine_gpu(),
+        *examine_runtimes(),
+        *examine_encoders(),
+        *examine_engines(),
+        *examine_extras(),
+        examine_disk(Path.cwd()),
+    ]
+
+
+def processor_name() -> str:
+    """Return the processor's name and the units for small integers that it has."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in text.split("\n\n", maxsplit=1)[0].splitlines() if ":" in line)
+    named = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = named.get("flags", "").split()
+    units = [unit for unit in ("avx2", "avx512f", "avx512_vnni", "amx_int8") if unit in flags]
+    return f"{named.get('model name', platform.machine())} ({', '.join(units) or 'no vector units known'})"
+
+
+def examine_gpu() -> Finding:
+    """Say whether there is a GPU that PyTorch can use."""
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("GPU", "ok", torch.cuda.get_device_name(0))
+    remedy = "install NVIDIA's driver and a CUDA build of torch" if Path("/proc/driver/nvidia").exists() else ""
+    return Finding("GPU", "missing", "no NVIDIA GPU that PyTorch can use; the processor is used instead", remedy)
+
+
+def examine_runtimes() -> Iterator[Finding]:
+    """Say which runtimes are installed."""
+    for name, package, needed in (
+        ("openvino", "openvino", True),
+        ("torch", "torch", True),
+        ("onnxruntime", "onnxruntime", False),
+        ("tensorrt", "torch_tensorrt", False),
+    ):
+        if find_spec(package) is not None:
+            yield Finding(f"runtime {name}", "ok", package_version(package))
+        else:
+            remedy = "pip install 'streamsr[tensorrt]'" if name == "tensorrt" else f"pip install {name}"
+            yield Finding(f"runtime {name}", "broken" if needed else "missing", "not installed", remedy)
+
+
+def package_version(package: str) -> str:
+    """Return the version of an installed package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "version unknown"
+
+
+def examine_encoders() -> Iterator[Finding]:
+    """Say which encoders open; they are tried, since a build lists encoders that cannot run."""
+    for name, reason in available_encoders().items():
+        state = "ok" if reason is None else "broken" if name == "libx264" else "missing"
+        remedy = "pip install --force-reinstall av" if state == "broken" else ""
+        yield Finding(f"encoder {name}", state, reason or "opens", remedy)
+
+
+def examine_engines() -> Iterator[Finding]:
+    """Verify every engine of the catalogue against its hashes."""
+    found = sorted(catalogue_folder().glob(f"*/{MANIFEST}"))
+    for manifest in found:
+        name = manifest.parent.name
+        try:
+            engine = read_engine(manifest.parent)
+            engine.verify()
+        except StreamsrError as error:
+            yield Finding(f"engine {name}", "broken", str(error), "pip install --force-reinstall streamsr")
+        else:
+            yield Finding(f"engine {name}", "ok", f"{engine.kind}, {engine.colour}, {', '.join(engine.precisions)}")
+    if not found:
+        remedy = "pip install --force-reinstall streamsr"
+        yield Finding("engines", "broken", f"none in {catalogue_folder()}", remedy)
+    yield Finding("engine bicubic", "ok", f"interpolation, x{', x'.join(map(str, BICUBIC_SCALES))}")
+
+
+def examine_extras() -> Iterator[Finding]:
+    """Say which optional parts are installed."""
+    for extra, package in (("web", "aiohttp"), ("dicom", "pydicom"), ("ray", "ray"), ("train", "onnx")):
+        installed = find_spec(package) is not None
+        detail = package_version(package) if installed else "not installed"
+        remedy = "" if installed else f"pip install 'streamsr[{extra}]'"
+        yield Finding(f"extra {extra}", "ok" if installed else "missing", detail, remedy)
+
+
+def examine_disk(folder: Path) -> Finding:
+    """Say how much room a folder has."""
+    free = shutil.disk_usage(folder).free
+    state = "ok" if free >= FREE_SPACE_BYTES else "missing"
+    return Finding(
+        "disk",
+        state,
+        f"{free / (1 << 30):.1f} GiB free in the present folder",
+        "" if state == "ok" else "free some space",
+    )
+
+
+def print_findings(findings: list[Finding]) -> None:
+    """Print findings as a table."""
+    table = Table("what", "state", "found", "remedy", box=None, pad_edge=False)
+    for finding in findings:
+        state = Text(finding.state, style=STATE_COLOURS[finding.state])
+        table.add_row(finding.topic, state, Text(finding.detail), Text(finding.remedy))
+    wide_console().print(table, highlight=False)
+
+
+def describe_source(name: str, model: str) -> dict[str, Any]:
+    """Say what is in a source and what streamsr would do with it.
+
+    Args:
+        name: a file, or ``testsrc:endoscopy``.
+        model: the engine that would enlarge it.
+
+    Raises:
+        InputError: it cannot be opened or holds no video.
+        EngineError: the engine cannot be used.
+    """
+    engine = find_engine(model)
+    with open_source(name) as source:
+        info = source.info
+    generator = load_generator(engine, GeneratorSettings(engine=model), bit_depth=info.layout.bit_depth)
+    width, height = info.width * engine.scale, info.height * engine.scale
+    encoding = choose_encoding(EncoderSettings(), info.layout, width, height)
+    return {
+        "source": {
+            "codec": info.codec,
+            "pix_fmt": info.pix_fmt,
+            "size": f"{info.width}x{info.height}",
+            "sample_aspect": info.sample_aspect,
+            "rate": readable_rate(info.rate),
+            "time_base": info.time_base,
+            "frames": info.num_frames,
+            "duration_s": info.duration_s,
+            "start_s": info.start_s,
+            "colour": describe_colour(info.colour),
+            "tracks": [f"{track.kind}: {track.codec}" for track in info.tracks],
+            "attachments": len(info.attachments),
+            "tags": sorted(info.metadata),
+        },
+        "would do": {
+            "engine": f"{engine.name} ({engine.kind}, {engine.colour})",
+            "runtime": generator.description,
+            "read as": info.layout.pix_fmt,
+            "written as": encoding.description,
+            "tags": "left out (may name a patient); --keep-metadata copies them" if info.metadata else "none to copy",
+            "tracks": "copied" if info.tracks else "none to copy",
+            "notices": [*info.notices, *encoding.notices],
+        },
+    }
+
+
+def readable_rate(rate: Fraction) -> str:
+    """Return a rate as a fraction and a number."""
+    return str(rate) if rate.denominator == 1 else f"{rate} ({float(rate):.3f})"
+
+
+def print_rows(title: str, description: Mapping[str, Any]) -> None:
+    """Print a nested description as a table."""
+    table = Table(title=title, show_header=False, box=None, pad_edge=False, title_justify="left")
+    for part, rows in description.items():
+        table.add_row(Text(part, style="bold"))
+        for key, value in rows.items():
+            table.add_row(Text(f"  {key}"), Text(readable(value)))
+    wide_console().print(table, highlight=False)
+
+
+def wide_console() -> Console:
+    """Return a console as wide as the terminal, and wide enough for a table where there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+
+
+def readable(value: Any) -> str:
+    """Return a value in words."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {readable(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    return "not stated" if value is None else str(value)

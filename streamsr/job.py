@@ -1,0 +1,318 @@
+"""One source to one recording: the line put together, run, watched, and written down in a sidecar."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from streamsr.capture import open_source
+from streamsr.capture.base import Source
+from streamsr.config import UpscaleSettings
+from streamsr.engine import Engine, find_engine
+from streamsr.errors import Interrupted, StreamsrError, UsageError
+from streamsr.pipeline import Pipeline
+from streamsr.runtimes import load_generator
+from streamsr.sidecar import (
+    STATEMENT,
+    describe_colour,
+    describe_engine,
+    describe_file,
+    describe_timings,
+    sidecar_path,
+    versions,
+    write_sidecar,
+)
+from streamsr.sinks import EncoderSettings, RecordingSink
+from streamsr.upscaler import FrameUpscaler
+
+WATCH_INTERVAL_S = 0.1
+
+
+@dataclass(frozen=True)
+class JobProgress:
+    """How far a job is.
+
+    Attributes:
+        name: of the source.
+        num_frames: as the source says; None where it does not.
+        captured: frames decoded.
+        shown: frames written.
+        skipped: part of the patches that the generator was spared, 0 to 1.
+        gaps: what could not be decoded so far.
+        elapsed_s: since the line started.
+        runtime: what runs the generator.
+    """
+
+    name: str
+    num_frames: int | None
+    captured: int
+    shown: int
+    skipped: float
+    gaps: int
+    elapsed_s: float
+    runtime: str
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job went.
+
+    Attributes:
+        name: of the source.
+        outputs: files written; more than one where the size changed in mid-file.
+        sidecar: where the sidecar is.
+        frames_in: frames decoded.
+        frames_out: frames written.
+        complete: every frame the source holds was decoded and written.
+        notices: what the user should know, one line each.
+        gaps: what could not be decoded, one line each.
+        seconds: from the first frame to the closed file.
+        details: the whole sidecar.
+    """
+
+    name: str
+    outputs: tuple[Path, ...]
+    sidecar: Path
+    frames_in: int
+    frames_out: int
+    complete: bool
+    notices: tuple[str, ...]
+    gaps: tuple[str, ...]
+    seconds: float
+    details: dict[str, Any] = field(repr=False)
+
+
+def output_path(source: str, output: Path | None, engine: Engine, *, several: bool = False) -> Path:
+    """Return where a result goes.
+
+    Args:
+        source: file name or URL of the source.
+        output: a file, or a folder (existing, or written with a slash at its end); None is beside the source, or the
+            present folder where the source is no file.
+        engine: part of the name that is made.
+        several: whether there are several sources, so that ``output`` has to be a folder.
+
+    Raises:
+        UsageError: several sources cannot go into one file, or the result would replace its source.
+    """
+    path = Path(source)
+    stem = path.stem if path.exists() else source.replace(":", "-").split(",")[0].replace("/", "-")
+    name = f"{stem}_{engine.name}.mkv"
+    if output is None:
+        made = (path.parent if path.exists() else Path()) / name
+    elif output.is_dir() or str(output).endswith("/") or (several and not output.suffix):
+        made = output / name
+    elif several:
+        raise UsageError(f"{output}: expected a folder for several inputs, got a file name; name a folder with -o")
+    else:
+        made = output
+    if path.exists() and made.exists() and made.samefile(path):
+        raise UsageError(f"{made}: expected an output other than the input, got the same file; name another with -o")
+    return made
+
+
+def upscale_file(
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    settings: UpscaleSettings | None = None,
+    watch: Callable[[JobProgress], None] | None = None,
+) -> JobResult:
+    """Enlarge one video into a file.
+
+    Frame count, presentation times, colour tags, sound and subtitles are the source's. The result has a temporary name
+    until it is complete. A sidecar with hashes, settings and timings is written beside it.
+
+    Args:
+        source: a file, or ``testsrc:endoscopy``.
+        output: a file or a folder; None is beside the source.
+        settings: generator, encoder and reading; None takes the defaults.
+        watch: called ten times a second with the progress, in the caller's thread.
+
+    Returns:
+        What was written and how it went; `JobResult.complete` is False where the source had damage.
+
+    Raises:
+        InputError: the source cannot be opened or holds no video.
+        EngineError: the generator is missing, damaged or cannot run here.
+        OutputError: the result cannot be written, or exists and may not be replaced.
+        Interrupted: the user pressed Ctrl-C; a playable partial result was kept and is named.
+    """
+    settings = settings or UpscaleSettings()
+    engine = find_engine(settings.generator.engine)
+    target = output_path(str(source), None if output is None else as_path(output), engine)
+    return run_job(str(source), target, engine, settings, watch or (lambda progress: None))
+
+
+def as_path(output: str | Path) -> Path:
+    """Return a path, making the folder that a name with a slash at its end asks for."""
+    path = Path(output)
+    if isinstance(output, str) and output.endswith("/"):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def run_job(
+    name: str, target: Path, engine: Engine, settings: UpscaleSettings, watch: Callable[[JobProgress], None]
+) -> JobResult:
+    """Open both ends, run the line between them, and write the sidecar; see `upscale_file`."""
+    read = settings.read
+    with open_source(name, rate=read.rate, resize=read.resize, deinterlace=read.deinterlace) as source:
+        job = Job(name, source, target, engine, settings)
+        failure = job.run(watch)
+        details = job.describe(failure)
+    paths = job.sink.report.paths
+    if paths:
+        write_sidecar(sidecar_path(paths[0]), details)
+    if isinstance(failure, KeyboardInterrupt):
+        kept = f"a playable part is kept as {paths[0]}" if paths else "nothing had been written"
+        raise Interrupted(f"{name}: interrupted after {job.sink.report.num_frames} frames; {kept}") from failure
+    if failure is not None:
+        raise failure
+    return job.result(details)
+
+
+class Job:
+    """One source, one upscaler and one recording, ready to run once.
+
+    Args:
+        name: of the source, as the user wrote it.
+        source: open.
+        target: the file to write.
+        engine: which generator.
+        settings: the rest.
+
+    Raises:
+        EngineError: the generator cannot run here.
+        UsageError: a setting that cannot be.
+    """
+
+    def __init__(self, name: str, source: Source, target: Path, engine: Engine, settings: UpscaleSettings) -> None:
+        self.name, self.source, self.engine, self.settings = name, source, engine, settings
+        wanted = settings.generator
+        self.generator = load_generator(engine, wanted, bit_depth=source.info.layout.bit_depth)
+        self.upscaler = FrameUpscaler(
+            self.generator,
+            launch=wanted.launch,
+            patch_px=wanted.patch_px,
+            halo_px=wanted.halo_px,
+            skip_surround=wanted.skip_surround,
+            reuse_unchanged=wanted.reuse_unchanged,
+        )
+        self.sink = RecordingSink(
+            target,
+            facts=source.info if settings.audio == "copy" else replace(source.info, tracks=(), attachments=()),
+            scale=engine.scale,
+            settings=EncoderSettings(
+                codec=settings.codec,
+                crf=settings.crf,
+                preset=settings.preset,
+                pix_fmt=settings.pix_fmt,
+                lossless=settings.lossless,
+            ),
+            overwrite=settings.overwrite,
+            keep_metadata=settings.keep_metadata,
+            marks=marks_of(engine),
+        )
+        self.pipeline = Pipeline(source, self.upscaler.upscale, self.sink)
+        self.started_s = time.monotonic()
+        self.seconds = 0.0
+
+    def run(self, watch: Callable[[JobProgress], None]) -> BaseException | None:
+        """Run the line to its end; return what ended it early, or None."""
+        self.started_s = time.monotonic()
+        try:
+            with self.sink, self.pipeline:
+                while not self.pipeline.join(WATCH_INTERVAL_S):
+                    watch(self.progress())
+        except (StreamsrError, KeyboardInterrupt) as cause:
+            return cause
+        finally:
+            self.seconds = time.monotonic() - self.started_s
+        watch(self.progress())
+        return None
+
+    def progress(self) -> JobProgress:
+        """Say how far the job is."""
+        line, count = self.pipeline.progress(), self.upscaler.count
+        return JobProgress(
+            name=self.name,
+            num_frames=self.source.info.num_frames,
+            captured=line.captured,
+            shown=line.shown,
+            skipped=count.skipped / count.total if count.total else 0.0,
+            gaps=len(self.source.report.gaps),
+            elapsed_s=time.monotonic() - self.started_s,
+            runtime=self.generator.description,
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether every frame that the source holds was decoded and written."""
+        read, written = self.source.report, self.sink.report
+        return read.complete and written.complete and read.num_frames == written.num_frames
+
+    def describe(self, failure: BaseException | None) -> dict[str, Any]:
+        """Return the sidecar."""
+        read, written, info = self.source.report, self.sink.report, self.source.info
+        path = Path(self.name)
+        return {
+            "statement": STATEMENT,
+            "input": describe_file(path) if path.is_file() else {"name": self.name},
+            "outputs": [describe_file(path) for path in written.paths],
+            "engine": describe_engine(
+                self.engine, precision=self.generator.precision, runtime=self.generator.description
+            ),
+            "settings": asdict(self.settings),
+            "versions": versions(),
+            "picture": {
+                "width": info.width,
+                "height": info.height,
+                "codec": info.codec,
+                "pix_fmt": info.pix_fmt,
+                "colour": describe_colour(info.colour),
+                "encoder": written.encoder,
+            },
+            "frames": {
+                "in": read.num_frames,
+                "out": written.num_frames,
+                "complete": self.complete and failure is None,
+                "gaps": read.gaps,
+                "truncated": read.truncated,
+            },
+            "time": {
+                "time_base": info.time_base,
+                "offset_s": written.offset_s,
+                "seconds_taken": round(self.seconds, 3),
+            },
+            "patches": {**asdict(self.upscaler.count), "skipped": self.upscaler.count.skipped},
+            "launch": asdict(self.upscaler.plan) if self.upscaler.plan else None,
+            "timings": describe_timings({**self.pipeline.clocks, **self.upscaler.clocks}),
+            "notices": [*info.notices, *read.notices, *written.notices],
+            "failure": None if failure is None else str(failure) or type(failure).__name__,
+        }
+
+    def result(self, details: dict[str, Any]) -> JobResult:
+        """Return how the job went, from its sidecar."""
+        paths = self.sink.report.paths
+        return JobResult(
+            name=self.name,
+            outputs=tuple(paths),
+            sidecar=sidecar_path(paths[0]),
+            frames_in=self.source.report.num_frames,
+            frames_out=self.sink.report.num_frames,
+            complete=self.complete,
+            notices=tuple(dict.fromkeys(details["notices"])),
+            gaps=tuple(self.source.report.gaps),
+            seconds=self.seconds,
+            details=details,
+        )
+
+
+def marks_of(engine: Engine) -> dict[str, str]:
+    """Return the tags that tell every player that a generator made the picture."""
+    made = "interpolated" if engine.kind == "interpolation" else "AI-ENHANCED"
+    return {"comment": f"{made} x{engine.scale} by streamsr {engine.name} - research use; the original is the record"}

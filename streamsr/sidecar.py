@@ -1,0 +1,107 @@
+"""The sidecar: a JSON file beside every result that says what it was made from, with what, and how it went."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from fractions import Fraction
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from streamsr import __version__
+from streamsr.engine import Engine
+from streamsr.frame import Colour
+from streamsr.timing import StageClock
+
+STATEMENT = (
+    "Enlarged by a learned generator: detail was added that the camera did not record. Research use only; no medical "
+    "claim. The original is the record."
+)
+PACKAGES = ("torch", "openvino", "onnxruntime", "av", "numpy", "opencv-python")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Return name, size and hash of a file; the folder is left out, for it may name a person."""
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+
+
+def describe_engine(engine: Engine, *, precision: str, runtime: str) -> dict[str, Any]:
+    """Return which generator ran, with the hash of its weights."""
+    file = engine.precisions.get(precision) or engine.precisions.get("fp32")
+    return {
+        "name": engine.name,
+        "kind": engine.kind,
+        "scale": engine.scale,
+        "colour": engine.colour,
+        "precision": precision,
+        "runtime": runtime,
+        "weights": file,
+        "weights_sha256": engine.files.get(file or ""),
+    }
+
+
+def describe_colour(colour: Colour) -> dict[str, Any]:
+    """Return code points of Rec. ITU-T H.273 and which of them were assumed."""
+    return {
+        "matrix": colour.matrix,
+        "primaries": colour.primaries,
+        "transfer": colour.transfer,
+        "range": "full" if colour.full_range else "limited",
+        "siting": colour.siting.name.lower(),
+        "assumed": list(colour.assumed),
+    }
+
+
+def describe_timings(clocks: Mapping[str, StageClock]) -> dict[str, dict[str, float]]:
+    """Return the percentiles of every stage in milliseconds a frame."""
+    return {name: asdict(clock.percentiles()) for name, clock in clocks.items()}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, of streamsr and of what it stands on."""
+    found = {"streamsr": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Return a value in types that JSON has: fractions and paths as strings."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, (Fraction, Path)) else value
+
+
+def sidecar_path(output: Path) -> Path:
+    """Return where the sidecar of a result is: its whole name with ``.json`` behind."""
+    return output.with_name(output.name + ".json")
+
+
+def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a sidecar aside, flush it and rename it into place."""
+    aside = path.with_name(f".{path.name}.part")
+    with aside.open("w", encoding="utf-8") as file:
+        json.dump(plain(content), file, indent=2, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)

@@ -1,0 +1,264 @@
+"""The command line: exit codes, one-line errors, outputs that are never half-written, and every display."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from streamsr import cli
+from streamsr.job import upscale_file
+from tests.videos import make_video, read_numbers
+
+
+def run(*arguments: str | Path) -> int:
+    """Run the command line in this process and return its exit code."""
+    sys_argv = sys.argv
+    sys.argv = ["streamsr", *map(str, arguments)]
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = sys_argv
+
+
+def one_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    assert len(lines) == 1, text
+    assert "Traceback" not in text
+    return lines[0]
+
+
+def test_done_is_0_and_names_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = make_video(tmp_path / "a b ü.mp4")
+    assert run("upscale", video, "-m", "bicubic-x2") == 0
+    made = tmp_path / "a b ü_bicubic-x2.mkv"
+    assert read_numbers(made, 2) == list(range(10))
+    assert made.name in capsys.readouterr().out
+    assert made.with_name(made.name + ".json").is_file()
+
+
+def test_some_failed_is_1_and_the_others_are_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = make_video(tmp_path / "good.mp4")
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video at all\n" * 9)
+    also_good = make_video(tmp_path / "also.mp4")
+    assert run("upscale", good, bad, also_good, "-m", "bicubic-x2", "-o", tmp_path / "out/") == 1
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.mkv")) == [
+        "also_bicubic-x2.mkv",
+        "good_bicubic-x2.mkv",
+    ]
+    assert "bad.mp4" in one_line(capsys.readouterr().err)
+
+
+def test_incomplete_input_is_1(tmp_path: Path) -> None:
+    whole = make_video(tmp_path / "w.mp4", num_frames=60, container_options={"movflags": "+faststart"})
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.7)])
+    assert run("upscale", cut, "-m", "bicubic-x2") == 1
+    assert list(tmp_path.glob("cut_bicubic-x2.mkv"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("upscale",),
+        ("upscale", "a.mp4", "--no-such-option"),
+        ("upscale", "a.mp4", "--launch", "sideways"),
+        ("upscale", "a.mp4", "--rate", "fast"),
+        ("upscale", "a.mp4", "--crf", "99"),
+        ("upscale", "a.mp4", "b.mp4", "-o", "one.mkv"),
+        ("nonsense",),
+    ],
+)
+def test_usage_is_2(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments) == 2
+    one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--codec", "h999"), ("--pix-fmt", "rainbow"), ("--preset", "no-such"), ("-o", "out.xyz")]
+)
+def test_an_encoder_or_container_that_cannot_be_is_2(
+    tmp_path: Path, option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = make_video(tmp_path / "a.mp4")
+    value = str(tmp_path / value) if option == "-o" else value
+    assert run("upscale", video, "-m", "bicubic-x2", option, value) == 2
+    one_line(capsys.readouterr().err)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_existing_output_is_2_and_untouched_without_y(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = make_video(tmp_path / "a.mp4")
+    target = tmp_path / "out.mkv"
+    target.write_text("precious")
+    assert run("upscale", video, "-m", "bicubic-x2", "-o", target) == 2
+    assert "-y" in one_line(capsys.readouterr().err)
+    assert target.read_text() == "precious"
+    assert run("upscale", video, "-m", "bicubic-x2", "-o", target, "-y") == 0
+    assert read_numbers(target, 2) == list(range(10))
+
+
+def test_the_input_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = make_video(tmp_path / "a.mkv")
+    before = video.read_bytes()
+    assert run("upscale", video, "-m", "bicubic-x2", "-o", video, "-y") == 2
+    one_line(capsys.readouterr().err)
+    assert video.read_bytes() == before
+
+
+def test_input_is_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("upscale", tmp_path / "gone.mp4") == 3
+    assert "gone.mp4" in one_line(capsys.readouterr().err)
+
+
+def test_engine_is_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = make_video(tmp_path / "a.mp4")
+    assert run("upscale", video, "-m", "no-such-engine") == 4
+    assert "bicubic-x2" in one_line(capsys.readouterr().err)
+    assert run("upscale", video, "-m", "fast-x2", "--runtime", "torch", "--precision", "int8") == 4
+    one_line(capsys.readouterr().err)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_missing_output_folder_is_5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = make_video(tmp_path / "a.mp4")
+    assert run("upscale", video, "-m", "bicubic-x2", "-o", tmp_path / "no" / "such" / "out.mkv") == 5
+    one_line(capsys.readouterr().err)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists() or os.geteuid() != 0, reason="needs to mount a tiny disk")
+def test_full_disk_is_5_and_keeps_a_playable_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("cannot mount")
+    try:
+        code = run("upscale", "testsrc:endoscopy:size=320x240,frames=200", "-m", "bicubic-x4", "-o", disk / "out.mkv")
+        assert code == 5
+        assert not (disk / "out.mkv").exists()
+        one_line(capsys.readouterr().err)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_interrupt_is_130_within_seconds_and_keeps_a_playable_part(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "streamsr", "upscale", "testsrc:endoscopy:size=320x240,frames=5000"]
+    command += ["-m", "bicubic-x2", "-o", str(tmp_path / "out.mkv"), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if json.loads(line).get("shown", 0) > 5:
+                break
+        running.send_signal(signal.SIGINT)
+        rest, errors = running.communicate(timeout=60)
+        assert running.returncode == 130, errors
+    last = json.loads(rest.splitlines()[-1])
+    assert last["exit_code"] == 130
+    assert "out.partial.mkv" in last["error"]
+    numbers = read_numbers(tmp_path / "out.partial.mkv", 2)
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) > 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.partial.mkv", "out.partial.mkv.json"]
+
+
+def test_json_speaks_to_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = make_video(tmp_path / "a.mp4")
+    assert run("upscale", video, "-m", "bicubic-x2", "--json") == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["event"] == "result"
+    assert result["frames_in"] == result["frames_out"] == 10
+    assert set(result["timings"]) >= {"capture", "upscale", "sink"}
+    assert {"p50_ms", "p95_ms", "p99_ms", "max_ms"} <= set(result["timings"]["upscale"])
+
+
+def test_quiet_says_nothing_when_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("upscale", make_video(tmp_path / "a.mp4"), "-m", "bicubic-x2", "-q") == 0
+    output = capsys.readouterr()
+    assert output.out == output.err == ""
+
+
+def test_probe_says_what_is_there_and_what_would_be_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = make_video(tmp_path / "a.mp4", audio=True)
+    assert run("probe", video, "--json", "-m", "bicubic-x2") == 0
+    description = json.loads(capsys.readouterr().out)
+    assert description["source"]["size"] == "64x48"
+    assert description["source"]["tracks"] == ["audio: aac"]
+    assert "128x96" in description["would do"]["written as"]
+    assert "assuming BT.601 (SD)" in description["would do"]["notices"]
+    assert run("probe", tmp_path / "gone.mp4") == 3
+
+
+def test_doctor_finds_every_shipped_engine_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("doctor", "--json") == 0
+    findings = {finding["topic"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert findings["engine fast-x2"]["state"] == "ok"
+    assert findings["encoder libx264"]["state"] == "ok"
+    assert all(finding["remedy"] for finding in findings.values() if finding["state"] == "broken")
+
+
+def test_doctor_names_a_damaged_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    from streamsr import doctor, engine
+
+    shutil.copytree(engine.catalogue_folder() / "fast-x2", tmp_path / "fast-x2")
+    with (tmp_path / "fast-x2" / "model.safetensors").open("ab") as weights:
+        weights.write(b"x")
+    monkeypatch.setattr(doctor, "catalogue_folder", lambda: tmp_path)
+    finding = next(finding for finding in doctor.examine_engines() if finding.topic == "engine fast-x2")
+    assert finding.state == "broken"
+    assert "SHA-256" in finding.detail
+
+
+def test_demo_beats_bicubic_and_leaves_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("demo", "-o", f"{tmp_path}/demo/", "--seconds", "0.6", "--size", "160x128", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["quality"]["fast-x2"]["psnr_db"] > result["quality"]["bicubic"]["psnr_db"]
+    assert all(Path(result[name]).is_file() for name in ("clip", "result", "sidecar", "side_by_side"))
+    assert run("demo", "-o", f"{tmp_path}/demo/", "--seconds", "0.6", "--size", "160x128") == 2
+
+
+def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
+    import pty
+
+    video = make_video(tmp_path / "a.mp4", num_frames=30)
+    parent, child = pty.openpty()
+    command = [sys.executable, "-m", "streamsr", "upscale", str(video), "-m", "bicubic-x2"]
+    done = subprocess.run(command, stdout=child, stderr=child, timeout=60, check=False)
+    os.close(child)
+    shown = b""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            piece = os.read(parent, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(parent)
+    assert done.returncode == 0
+    assert b"30/30 frames" in shown
+    assert b"skipped" in shown
+
+
+def test_sidecar_is_whole(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "a.mp4")
+    result = upscale_file(video, tmp_path / "out.mkv")
+    sidecar = json.loads(result.sidecar.read_text())
+    assert sidecar["engine"]["name"] == "fast-x2"
+    assert len(sidecar["engine"]["weights_sha256"]) == 64
+    assert sidecar["settings"]["generator"]["engine"] == "fast-x2"
+    assert sidecar["versions"]["streamsr"]
+    assert str(tmp_path) not in result.sidecar.read_text()
+    for stage in ("capture", "route", "generate", "chroma", "sink"):
+        assert sidecar["timings"][stage]["num"] == 10
