@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from streamsr.errors import InputError
 from streamsr.quality.fidelity import field_of_view
 
 LUMA_601 = np.array([65.481, 128.553, 24.966]) / 255.0
@@ -53,6 +54,27 @@ def bicubic_up(lr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     return np.array(Image.fromarray(lr).resize((width * scale, height * scale), Image.Resampling.BICUBIC))
 
 
+def read_manifest(data: Path) -> list[dict[str, str]]:
+    """Read the rows of a data folder's MANIFEST.tsv.
+
+    Raises:
+        InputError: it is missing, or lacks a column.
+    """
+    path = data / "MANIFEST.tsv"
+    try:
+        with path.open(newline="", encoding="utf-8") as manifest:
+            rows = list(csv.DictReader(manifest, delimiter="\t"))
+    except OSError as cause:
+        raise InputError(
+            f"{path}: expected the list of frames, got {cause.strerror}; name another data folder"
+        ) from cause
+    if not rows or not {"dataset", "split", "file"} <= set(rows[0]):
+        raise InputError(
+            f"{path}: expected rows with dataset, split and file, got {len(rows)} rows without; mend the list"
+        )
+    return rows
+
+
 def load_pairs(data: Path, split: str, scale: int, *, most_per_set: int | None = None) -> list[LumaPair]:
     """Decode one side of the data into luma pairs.
 
@@ -61,9 +83,11 @@ def load_pairs(data: Path, split: str, scale: int, *, most_per_set: int | None =
         split: ``train``, ``val`` or ``test``.
         scale: how far to bring the truth down.
         most_per_set: take at most so many frames of a set, evenly spread.
+
+    Raises:
+        InputError: the manifest is missing or lacks a column.
     """
-    with (data / "MANIFEST.tsv").open(newline="") as manifest:
-        rows = [row for row in csv.DictReader(manifest, delimiter="\t") if row["split"] == split]
+    rows = [row for row in read_manifest(data) if row["split"] == split]
     pairs = []
     for dataset in sorted({row["dataset"] for row in rows}):
         files = [row["file"] for row in rows if row["dataset"] == dataset]

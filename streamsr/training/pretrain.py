@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from streamsr.errors import UsageError
 from streamsr.models.student import SPECS, BranchedStudent, Student
 from streamsr.quality.fidelity import psnr_db
 from streamsr.training.checkpoint import load_checkpoint, save_checkpoint
@@ -102,9 +103,15 @@ class Pretraining:
 
     Args:
         settings: the run.
+
+    Raises:
+        UsageError: there is no such model.
+        ValueError: the newest checkpoint is damaged, or of another network.
     """
 
     def __init__(self, settings: PretrainSettings) -> None:
+        if settings.model not in SPECS:
+            raise UsageError(f"expected a model among {', '.join(SPECS)}, got {settings.model!r}; mend the settings")
         torch.set_num_threads(settings.threads)
         torch.manual_seed(settings.seed)
         self.settings, self.folder = settings, Path(settings.output)
