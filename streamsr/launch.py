@@ -50,6 +50,10 @@ PATIENCE = 50
 SHRINKS_BY = 0.2
 """How much smaller, as a part, a region must be to be worth preparing."""
 
+WORTHWHILE = 0.8
+"""A launch of less than the frame is taken where it is predicted to cost at most this part of the frame's: predictions
+on a busy machine are that coarse, and every shape has to be compiled."""
+
 BUDGET_MS = 1500.0
 """What measuring may cost; shapes that a first look predicts to cost more are not tried."""
 
@@ -105,7 +109,8 @@ class LaunchPlan:
         options: dict[Kind, float] = {"frame": frame_ms, "patch": self.costs.patches_ms(num_patches)}
         if region_part < 1.0:
             options["region"] = frame_ms * region_part
-        return min(options, key=lambda kind: options[kind])
+        best = min(options, key=lambda kind: options[kind])
+        return best if options[best] < WORTHWHILE * frame_ms else "frame"
 
 
 def sizes_of(window_px: int) -> tuple[int, ...]:
@@ -182,7 +187,10 @@ def _measured(
         found.append((_patch_costs(generator, grid, dtype, share_ms, found[-1][0] if found else None), grid))
     costs, grid = min(found, key=lambda entry: entry[0].patches_ms(entry[1].num))
     if launch == "auto" and costs.patches_ms(grid.num) < budget_ms:
-        costs = replace(costs, frame_ms=_launch_ms(generator, (1, grid.height, grid.width), dtype, share_ms))
+        frame_ms = _launch_ms(generator, (1, grid.height, grid.width), dtype, share_ms)
+        # The clock may change between two measurements: a pixel in a patch never costs less than one in a frame.
+        least_ms = frame_ms * costs.window_px / (grid.width * grid.height)
+        costs = replace(costs, frame_ms=frame_ms, patch_ms=max(costs.patch_ms, least_ms))
     kind: Kind = "patch" if costs.frame_ms is None else "region"
     return LaunchPlan(kind, grid.core_px, grid.halo_px, costs)
 

@@ -66,7 +66,8 @@ class TorchGenerator:
         """Enlarge pictures; see `streamsr.runtimes.base.Generator.generate`."""
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
-        samples = torch.from_numpy(pictures)
+        # PyTorch has no tensors that may not be written to, and decoded planes may not be.
+        samples = torch.from_numpy(pictures if pictures.flags.writeable else pictures.copy())
         eight_bit = pictures.dtype == np.uint8
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
             enlarged = self.network(samples.float() / 255.0 if eight_bit else samples).float()

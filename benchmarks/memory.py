@@ -1,0 +1,54 @@
+"""Resident memory while a long clip passes through the line: flat, or not."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamsr.config import UpscaleSettings
+from streamsr.job import JobProgress, upscale_file
+
+SETTLED = 0.5
+"""The first part of a clip does not count: shapes are compiled, and allocators take what they will need (40 MiB, most
+of it in 500 frames). What still grows behind it are the stage clocks, nine durations or 0.4 KiB a frame, up to
+`streamsr.timing.WINDOW`."""
+
+PAGE_KIB = os.sysconf("SC_PAGE_SIZE") / 1024
+
+
+def resident_kib() -> float:
+    """Return the resident memory of this program in KiB."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE_KIB
+
+
+def measure_memory(clip: Path, settings: UpscaleSettings, folder: Path) -> dict[str, Any]:
+    """Enlarge a long clip and return how resident memory went with the frames.
+
+    Every patch is computed (no reuse), so that every frame allocates what a frame can allocate.
+
+    Returns:
+        ``slope_kib_a_frame`` is the least-squares slope behind the settled part; ``growth_mib`` the difference between
+        the medians of the last and the first fifth of it.
+    """
+    samples: list[tuple[int, float]] = []
+
+    def watch(progress: JobProgress) -> None:
+        samples.append((progress.shown, resident_kib()))
+
+    generator = replace(settings.generator, reuse_unchanged=False, skip_surround=False)
+    result = upscale_file(clip, folder / "long.mkv", settings=replace(settings, generator=generator), watch=watch)
+    settled = [sample for sample in samples if sample[0] >= SETTLED * result.frames_out]
+    frames, kib = (np.array(values, float) for values in zip(*settled, strict=True))
+    fifth = max(1, len(settled) // 5)
+    moved = len(set(frames.tolist())) > 1
+    return {
+        "num_frames": result.frames_out,
+        "samples": len(settled),
+        "resident_mib": round(float(np.median(kib)) / 1024, 1),
+        "slope_kib_a_frame": round(float(np.polyfit(frames, kib, 1)[0]), 3) if moved else 0.0,
+        "growth_mib": round(float(np.median(kib[-fifth:]) - np.median(kib[:fifth])) / 1024, 2),
+    }

@@ -1,0 +1,129 @@
+"""Write README's tables from the committed JSON: ``python -m benchmarks.readme``; with ``--check`` only compare.
+
+Every table stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; what is between them is made from
+``engines/*/metrics.json``, ``benchmarks/results/cpu_runtimes.json`` and ``benchmarks/results/pipeline.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def markdown(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a Markdown table."""
+    titles = list(head)
+    lines = [titles, ["---"] * len(titles), *([str(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def load(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def engines_table() -> str:
+    """Return the gains over bicubic interpolation of every engine on the test sides."""
+    rows = []
+    sets: list[str] = []
+    for path in sorted((ROOT / "engines").glob("*/metrics.json")):
+        manifest, test = load(path.with_name("engine.json")), load(path)["test"]
+        sets = sorted(test["bicubic"])
+        for form in ("fp32", "int8"):
+            gains = [test[form][name]["field_of_view"] - test["bicubic"][name]["field_of_view"] for name in sets]
+            rows.append(
+                [f"`{manifest['name']}`", form, f"{manifest['macs_per_pixel']:,}", *(f"{gain:+.2f}" for gain in gains)]
+            )
+    return markdown(["engine", "form", "MAC a pixel", *sets], rows)
+
+
+def machine_line() -> str:
+    """Return the machine that the figures were measured on."""
+    card = load(RESULTS / "pipeline.json")["card"]
+    versions = ", ".join(f"{name} {card['versions'][name]}" for name in ("openvino", "torch", "onnxruntime", "av"))
+    kind = "virtual machine" if card["virtual"] else "machine"
+    return (
+        f"On {card['cores']} cores of a {kind} ({card['processor']}, {', '.join(card['instructions'])}; {versions}; "
+        f"{card['date']}). Other work on its host changes its speed by up to a factor of two within minutes: read "
+        "ratios, which are taken pair by pair, before times."
+    )
+
+
+def runtimes_table() -> str:
+    """Return the runtimes on whole frames, for each student and size: milliseconds a frame."""
+    result = load(RESULTS / "cpu_runtimes.json")
+    names = ["torch fp32", "torch bf16", "torch.compile fp32", "onnxruntime fp32", "onnxruntime int8"]
+    names += ["openvino fp32", "openvino bf16", "openvino int8"]
+    rows = []
+    for table in result["tables"]:
+        if table["random_weights"]:
+            continue
+        found = {row["candidate"]: row for row in table["rows"]}
+        cells = [found.get(f"{name} frame") for name in names]
+        share = found["openvino int8 frame"]["share_of_int8_peak"]
+        times = [f"{cell['p50_ms']:.1f}" if cell else "" for cell in cells]
+        rows.append([table["student"], table["size"], *times, f"{share:.2f}"])
+    return markdown(["student", "size", *names, "int8 of its peak"], rows)
+
+
+def pipeline_table() -> str:
+    """Return end-to-end speed beside the generator alone and the naive script."""
+    result = load(RESULTS / "pipeline.json")
+    rows = []
+    for speed in result["speed"]:
+        naive = f"{speed['whole_of_naive']:.1f}" if "whole_of_naive" in speed else ""
+        goal = "" if speed["goal_fps"] is None else f"{speed['goal_fps']:.0f}"
+        rows.append(
+            [
+                speed["student"],
+                speed["clip"],
+                speed["size"],
+                f"{speed['alone_fps']:.1f}",
+                f"{speed['whole_fps']:.1f}",
+                f"{speed['whole_steady_of_alone']:.2f}",
+                f"{speed['routed_fps']:.1f}",
+                goal,
+                naive,
+            ]
+        )
+    head = ["student", "clip", "size", "alone", "file to file", "of alone", "with routing", "goal", "x naive"]
+    return markdown(head, rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "engines": engines_table,
+    "machine": machine_line,
+    "runtimes": runtimes_table,
+    "pipeline": pipeline_table,
+}
+
+
+def filled(text: str) -> str:
+    """Return README with every table made again."""
+    for name, make in TABLES.items():
+        before, old, after = re.split(rf"(?s)(?<=<!-- {name} -->\n)(.*)(?=\n<!-- /{name} -->)", text)
+        text = before + (make() or old) + after
+    return text
+
+
+def main() -> int:
+    """Write the tables, or say whether they are those of the JSON."""
+    path = ROOT / "README.md"
+    before = path.read_text(encoding="utf-8")
+    after = filled(before)
+    if "--check" in sys.argv[1:]:
+        print("README's tables are those of the JSON" if before == after else "README's tables are old: run this again")
+        return int(before != after)
+    path.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

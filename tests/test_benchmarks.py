@@ -1,0 +1,79 @@
+"""Benchmarks run in a tiny form and write what they say they write; nothing here looks at a time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from benchmarks import cpu_runtimes, pipeline
+from benchmarks.card import RESULTS, machine_card
+from benchmarks.turns import in_turn
+
+
+def run(benchmark: Any, path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert benchmark.main(["--quick", "--json", str(path)]) == 0
+    written: dict[str, Any] = json.loads(path.read_text())
+    assert json.loads(capsys.readouterr().out.strip().splitlines()[-1]) == written
+    assert written["quick"] is True
+    assert written["card"]["cores"] >= 1
+    return written
+
+
+def test_cpu_runtimes_measures_every_runtime_and_launch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(cpu_runtimes, tmp_path / "deep" / "result.json", capsys)
+    (table,) = result["tables"]
+    names = {row["candidate"] for row in table["rows"]}
+    launches = ("frame", "strips", "patches")
+    expected = {f"{runtime} {kind} {launch}" for runtime, kind in cpu_runtimes.RUNTIMES for launch in launches}
+    assert names | {note.split(" ", 2)[2].split(":")[0] for note in result["notes"]} == expected
+    assert cpu_runtimes.REFERENCE in names
+    assert table["gmac"] == pytest.approx(9 * 16 * (1 + 16 + 4) * 64 * 48 / 1e9, abs=1e-3)
+    for row in table["rows"]:
+        assert row["p10_ms"] <= row["p50_ms"] <= row["p90_ms"]
+        assert ("share_of_int8_peak" in row) == (" int8 " in row["candidate"])
+    for kind in ("fp32", "int8"):
+        assert table["peaks"][kind]["gmac_s"] == max(table["peaks"][kind]["all_gmac_s"].values())
+
+
+def test_pipeline_measures_the_line_its_stages_its_memory_and_the_naive_script(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run(pipeline, tmp_path / "result.json", capsys)
+    (case,) = result["speed"]
+    assert set(case["runs"]) == {"alone", "whole", "routed", "naive"}
+    assert set(case["stages_alone"]) == {"capture", "upscaler", "sink"}
+    whole, routed = case["runs"]["whole"][0], case["runs"]["routed"][0]
+    assert whole["skipped"]["generated"] == whole["skipped"]["total"]
+    assert routed["skipped"]["generated"] < routed["skipped"]["total"]
+    assert case["whole_of_alone"] == pytest.approx(case["whole_fps"] / case["alone_fps"], rel=0.05)
+    assert result["memory"]["num_frames"] == 40
+
+
+def test_without_quick_the_result_goes_where_the_readme_reads_it() -> None:
+    options = cpu_runtimes.options_of("cpu_runtimes", "", [])
+    assert options.json == RESULTS / "cpu_runtimes.json"
+    assert cpu_runtimes.options_of("cpu_runtimes", "", ["--quick"]).json is None
+
+
+def test_every_committed_result_is_json_with_a_card() -> None:
+    for path in sorted(RESULTS.glob("*.json")):
+        result = json.loads(path.read_text())
+        assert set(machine_card()) <= set(result["card"]), path
+        assert result["question"] == path.stem
+        assert result["quick"] is False
+
+
+def test_in_turn_calls_every_candidate_once_a_round_in_order() -> None:
+    called: list[str] = []
+    timings = in_turn({name: lambda name=name: called.append(name) for name in "ab"}, rounds=3, budget_s=60)  # type: ignore[misc]
+    assert called == list("ababab")
+    assert {name: len(timing.walls_ms) for name, timing in timings.items()} == {"a": 3, "b": 3}
+    called.clear()
+    in_turn({"a": lambda: called.append("a")}, rounds=3, budget_s=0, settle=True)
+    assert called == ["a", "a"]
