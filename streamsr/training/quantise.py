@@ -127,7 +127,7 @@ class RoundedStudent(nn.Module):
         return Scales(tuple(float(clip) for clip in self.clips.detach()), tuple(steps.numpy() for steps in self.steps))
 
 
-def tune(rounded: RoundedStudent, batches: Iterator[tuple[Tensor, Tensor]], *, steps: int, rate: float = 1e-5) -> None:
+def tune(rounded: RoundedStudent, batches: Iterator[tuple[Tensor, Tensor]], *, steps: int, rate: float = 5e-5) -> None:
     """Train the weights under rounding towards the truth, squared error, rate falling linearly to zero.
 
     Args:

@@ -30,7 +30,7 @@ Luma = NDArray[np.uint8]
 INT8_LOSS_DB = 0.05
 """What an INT8 form may lose on any validation set."""
 
-TUNING_STEPS = 120
+TUNING_STEPS = 400
 """Optimiser steps under rounding; more gained nothing that could be measured."""
 
 CALIBRATION_FRAMES = 8
