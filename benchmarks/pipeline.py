@@ -43,7 +43,7 @@ from streamsr.runtimes import load_generator
 from streamsr.sinks import EncoderSettings, RecordingSink
 from streamsr.upscaler import FrameUpscaler
 
-SPEED_FRAMES, ROUNDS, NAIVE_FRAMES = 100, 5, 20
+SPEED_FRAMES, ROUNDS, NAIVE_FRAMES = 100, 3, 20
 MEMORY_FRAMES = 2000
 STEADY_FROM = 10
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +29,7 @@ EXIT_SOME_FAILED = 1
 def main() -> NoReturn:
     """Run the command line; the console script."""
     code: object = 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is told to end closes its file, as on Ctrl-C
     try:
         code = app(standalone_mode=False)  # returns the code of a typer.Exit
     except StreamsrError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -78,3 +79,10 @@ class UpscaleSettings:
     audio: Literal["copy", "none"] = "copy"
     keep_metadata: bool = False
     overwrite: bool = False
+
+
+def usable_cores() -> int:
+    """Return how many processor cores this program may use; where the system does not say, how many there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

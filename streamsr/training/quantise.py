@@ -15,6 +15,9 @@ from streamsr.models.student import Student, add_skip
 
 HISTOGRAM_BINS = 4096
 
+SMALLEST_ERROR = 1e-6
+"""Squared error below which a crop cannot be bettered: a rounding error of half a grey level is 3e-7."""
+
 
 @dataclass(frozen=True)
 class Scales:
@@ -128,7 +131,10 @@ class RoundedStudent(nn.Module):
 
 
 def tune(rounded: RoundedStudent, batches: Iterator[tuple[Tensor, Tensor]], *, steps: int, rate: float = 5e-5) -> None:
-    """Train the weights under rounding towards the truth, squared error, rate falling linearly to zero.
+    """Train the weights under rounding towards the truth; the rate falls linearly to zero.
+
+    The loss is the mean logarithm of each crop's squared error, which is its PSNR: smooth pictures, whose errors are
+    small and in which rounding shows first, count as much as detailed ones.
 
     Args:
         rounded: the network; changed in place.
@@ -142,7 +148,8 @@ def tune(rounded: RoundedStudent, batches: Iterator[tuple[Tensor, Tensor]], *, s
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, steps)
     for _, (low, high) in zip(range(steps), batches, strict=False):
         optimiser.zero_grad()
-        loss = (rounded(low) - high).square().mean()
+        errors = (rounded(low) - high).square().mean(dim=(1, 2, 3))
+        loss = (errors + SMALLEST_ERROR).log().mean()
         loss.backward()
         optimiser.step()
         schedule.step()

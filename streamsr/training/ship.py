@@ -30,8 +30,8 @@ Luma = NDArray[np.uint8]
 INT8_LOSS_DB = 0.05
 """What an INT8 form may lose on any validation set."""
 
-TUNING_STEPS = 400
-"""Optimiser steps under rounding; more gained nothing that could be measured."""
+TUNING_STEPS = 200
+"""Optimiser steps under rounding: tiny-x2 lost up to 0.085 dB without, 0.04 dB after 150, 0.03 dB after 300."""
 
 CALIBRATION_FRAMES = 8
 """Training frames of each set from which INT8 scales are chosen."""
