@@ -106,7 +106,9 @@ class Upscaler:
     def _upscaler(self, bit_depth: int) -> FrameUpscaler:
         depth = min(bit_depth, 9)  # every depth above 8 runs the same float network
         if depth not in self._upscalers:
-            self._upscalers[depth] = FrameUpscaler(load_generator(self.engine, self.settings, bit_depth=bit_depth))
+            generator = load_generator(self.engine, self.settings, bit_depth=bit_depth)
+            # Reuse compares with the last picture where it lies, and the caller may write there.
+            self._upscalers[depth] = FrameUpscaler(generator, reuse_unchanged=False)
         return self._upscalers[depth]
 
     def __enter__(self) -> Upscaler:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
-import signal
 import sys
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from streamsr import __version__
 from streamsr.config import DEFAULT_ENGINE, GeneratorSettings, ReadSettings, UpscaleSettings
 from streamsr.errors import EngineError, Interrupted, StreamsrError, UsageError
+from streamsr.interrupt import heeding_interrupts
+
+if TYPE_CHECKING:
+    from streamsr.engine import Engine
+    from streamsr.progress import Display
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,9 +34,12 @@ EXIT_SOME_FAILED = 1
 def main() -> NoReturn:
     """Run the command line; the console script."""
     code: object = 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is told to end closes its file, as on Ctrl-C
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no job
     try:
-        code = app(standalone_mode=False)  # returns the code of a typer.Exit
+        with heeding_interrupts():
+            code = app(standalone_mode=False)  # returns the code of a typer.Exit
     except StreamsrError as error:
         fail(error)
     except KeyboardInterrupt:
@@ -169,31 +177,54 @@ def upscale_all(inputs: list[str], output: str | None, settings: UpscaleSettings
     A single input that fails gives the code of its own error; among several, 1 says that some failed. An interrupt
     ends the command.
     """
-    from streamsr.engine import find_engine
-    from streamsr.job import as_path, output_path, upscale_file
     from streamsr.progress import open_display
 
-    engine = find_engine(settings.generator.engine)
-    folder = None if output is None else as_path(output)
-    targets = [output_path(name, folder, engine, several=len(inputs) > 1) for name in inputs]
-    refuse_clashes(inputs, targets)
-    if len(inputs) > 1 and folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    codes = []
     with open_display(as_json=as_json, quiet=quiet) as display:
+        try:
+            engine, targets = plan(inputs, output, settings)
+        except StreamsrError as error:
+            display.fail("", error)
+            return error.exit_code
+        codes = []
         for name, target in zip(inputs, targets, strict=True):
-            try:
-                result = upscale_file(name, target, settings=settings, watch=display.update)
-            except Interrupted as error:
-                display.fail(name, error)
-                return error.exit_code
-            except StreamsrError as error:
-                display.fail(name, error)
-                codes.append(error.exit_code)
-            else:
-                display.finish(result)
-                codes.append(0 if result.complete else EXIT_SOME_FAILED)
+            codes.append(upscale_one(name, target, engine, settings, display))
+            if codes[-1] == Interrupted.exit_code:
+                return Interrupted.exit_code
     return codes[0] if len(codes) == 1 else EXIT_SOME_FAILED if any(codes) else 0
+
+
+def plan(inputs: list[str], output: str | None, settings: UpscaleSettings) -> tuple[Engine, list[Path]]:
+    """Find the engine and where every result goes.
+
+    Raises:
+        EngineError: the engine is missing or damaged.
+        UsageError: an output that cannot be.
+        OutputError: the folder that is asked for cannot be made.
+    """
+    from streamsr.engine import find_engine
+    from streamsr.naming import output_path
+
+    engine = find_engine(settings.generator.engine)
+    targets = [output_path(name, output, engine, several=len(inputs) > 1) for name in inputs]
+    refuse_clashes(inputs, targets)
+    return engine, targets
+
+
+def upscale_one(name: str, target: Path, engine: Engine, settings: UpscaleSettings, display: Display) -> int:
+    """Enlarge one input, show how it went, and return its exit code."""
+    from streamsr.job import run_job, unexpected
+
+    try:
+        result = run_job(name, target, engine, settings, display.update)
+    except StreamsrError as error:
+        display.fail(name, error)
+        return error.exit_code
+    except Exception as cause:  # nobody foresaw it: the other inputs are still done
+        failure = unexpected(name, cause)
+        display.fail(name, failure)
+        return failure.exit_code
+    display.finish(result)
+    return 0 if result.complete else EXIT_SOME_FAILED
 
 
 def refuse_clashes(inputs: list[str], targets: list[Path]) -> None:

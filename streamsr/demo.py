@@ -21,6 +21,7 @@ from streamsr.engine import Engine, find_engine
 from streamsr.errors import OutputExists, UsageError
 from streamsr.frame import Frame
 from streamsr.job import JobResult, upscale_file
+from streamsr.progress import routed
 from streamsr.quality.fidelity import field_of_view, psnr_db, ssim
 from streamsr.runtimes import load_generator
 from streamsr.upscaler import FrameUpscaler
@@ -153,7 +154,7 @@ def describe_demo(clip: Path, picture: Path, job: JobResult, quality: dict[str, 
         "quality": quality,
         "frames": job.frames_out,
         "frames_per_second": round(job.frames_out / job.seconds, 2),
-        "patches_skipped": round(patches["skipped"] / patches["total"], 4),
+        "patches": patches,
         "runtime": job.details["engine"]["runtime"],
     }
 
@@ -161,13 +162,15 @@ def describe_demo(clip: Path, picture: Path, job: JobResult, quality: dict[str, 
 def print_demo(result: dict[str, Any]) -> None:
     """Print what the demonstration found."""
     console = wide_console()
-    table = Table("", "PSNR (dB)", "SSIM", title="luma against the rendered truth, inside the field of view")
+    table = Table(
+        "", "PSNR (dB)", "SSIM", title="luma of generated pictures against the rendered truth, before encoding"
+    )
     for name, figures in result["quality"].items():
         table.add_row(name, f"{figures['psnr_db']:.2f}", f"{figures['ssim']:.4f}")
     console.print(table)
     console.print(
         f"{result['frames']} frames at {result['frames_per_second']:.1f} a second (decode and encode included), "
-        f"{result['patches_skipped']:.0%} of patches skipped; {result['runtime']}",
+        f"{routed(result['patches'])}; {result['runtime']}",
         highlight=False,
     )
     for name in ("clip", "result", "sidecar", "side_by_side"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ class Engine:
 
         Raises:
             EngineError: the file is no safetensors file.
-            EngineTampered: the file's hash is not the manifest's.
+            EngineTampered: the file's hash is not the manifest's, or the weights are not what the manifest says.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load
@@ -110,17 +111,36 @@ class Engine:
             raise EngineError(
                 f"{self.name}: expected weights in safetensors form, got {cause}; reinstall it"
             ) from cause
-        return {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
+        weights = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
+        if self.architecture == "student":
+            self._check_student(weights)
+        return weights
+
+    def _check_student(self, weights: dict[str, NDArray[np.float32]]) -> None:
+        """Check that the manifest tells the truth about the weights: a wrong radius would leave seams in silence."""
+        widths = [1, *[self.channels] * (self.depth + 1), self.scale**2]
+        expected: dict[str, tuple[int, ...]] = {}
+        for layer, (inputs, outputs) in enumerate(pairwise(widths)):
+            expected[f"layers.{layer}.weight"] = (outputs, inputs, 3, 3)
+            expected[f"layers.{layer}.bias"] = (outputs,)
+        found = {name: tensor.shape for name, tensor in weights.items()}
+        if found != expected or self.radius_px != self.depth + 2 or self.colour != "luma":
+            raise EngineTampered(
+                f"{self.name}: expected weights of {self.channels} channels, depth {self.depth}, scale {self.scale} "
+                f"and a radius of {self.depth + 2} px, as the manifest says; got others; reinstall it"
+            )
 
     def verify(self) -> None:
         """Check every file of the engine against the manifest.
 
         Raises:
             EngineError: a file is missing.
-            EngineTampered: a file's hash is not the manifest's.
+            EngineTampered: a file's hash is not the manifest's, or the weights are not what the manifest says.
         """
         for precision in self.precisions:
             self.read_file(precision)
+        if "fp32" in self.precisions:
+            self.weights()
 
 
 def catalogue_folder() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +13,8 @@ from streamsr.capture import open_source
 from streamsr.capture.base import Source
 from streamsr.config import UpscaleSettings
 from streamsr.engine import Engine, find_engine
-from streamsr.errors import Interrupted, StreamsrError, UsageError
+from streamsr.errors import Interrupted, StreamsrError
+from streamsr.naming import output_path
 from streamsr.pipeline import Pipeline
 from streamsr.runtimes import load_generator
 from streamsr.sidecar import (
@@ -26,7 +28,10 @@ from streamsr.sidecar import (
     write_sidecar,
 )
 from streamsr.sinks import EncoderSettings, RecordingSink
+from streamsr.sinks.drafts import refuse_taken
 from streamsr.upscaler import FrameUpscaler
+
+log = logging.getLogger(__name__)
 
 WATCH_INTERVAL_S = 0.1
 
@@ -85,35 +90,6 @@ class JobResult:
     details: dict[str, Any] = field(repr=False)
 
 
-def output_path(source: str, output: Path | None, engine: Engine, *, several: bool = False) -> Path:
-    """Return where a result goes.
-
-    Args:
-        source: file name or URL of the source.
-        output: a file, or a folder (existing, or written with a slash at its end); None is beside the source, or the
-            present folder where the source is no file.
-        engine: part of the name that is made.
-        several: whether there are several sources, so that ``output`` has to be a folder.
-
-    Raises:
-        UsageError: several sources cannot go into one file, or the result would replace its source.
-    """
-    path = Path(source)
-    stem = path.stem if path.exists() else source.replace(":", "-").split(",")[0].replace("/", "-")
-    name = f"{stem}_{engine.name}.mkv"
-    if output is None:
-        made = (path.parent if path.exists() else Path()) / name
-    elif output.is_dir() or str(output).endswith("/") or (several and not output.suffix):
-        made = output / name
-    elif several:
-        raise UsageError(f"{output}: expected a folder for several inputs, got a file name; name a folder with -o")
-    else:
-        made = output
-    if path.exists() and made.exists() and made.samefile(path):
-        raise UsageError(f"{made}: expected an output other than the input, got the same file; name another with -o")
-    return made
-
-
 def upscale_file(
     source: str | Path,
     output: str | Path | None = None,
@@ -143,16 +119,8 @@ def upscale_file(
     """
     settings = settings or UpscaleSettings()
     engine = find_engine(settings.generator.engine)
-    target = output_path(str(source), None if output is None else as_path(output), engine)
+    target = output_path(str(source), output, engine)
     return run_job(str(source), target, engine, settings, watch or (lambda progress: None))
-
-
-def as_path(output: str | Path) -> Path:
-    """Return a path, making the folder that a name with a slash at its end asks for."""
-    path = Path(output)
-    if isinstance(output, str) and output.endswith("/"):
-        path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def run_job(
@@ -217,6 +185,7 @@ class Job:
             keep_metadata=settings.keep_metadata,
             marks=marks_of(engine),
         )
+        refuse_taken(sidecar_path(target), overwrite=settings.overwrite)
         self.pipeline = Pipeline(source, self.upscaler.upscale, self.sink)
         self.started_s = time.monotonic()
         self.seconds = 0.0
@@ -230,6 +199,9 @@ class Job:
                     watch(self.progress())
         except (StreamsrError, KeyboardInterrupt) as cause:
             return cause
+        except Exception as cause:  # a stage's own failure, re-raised by join: this file is lost, the next is not
+            log.debug("the line failed", exc_info=True)
+            return unexpected(self.name, cause)
         finally:
             self.seconds = time.monotonic() - self.started_s
         watch(self.progress())
@@ -248,6 +220,13 @@ class Job:
             elapsed_s=time.monotonic() - self.started_s,
             runtime=self.generator.description,
         )
+
+    def seam_notices(self) -> list[str]:
+        """Return a line where the halo that was asked for is too small to leave no seam."""
+        asked, radius = self.settings.generator.halo_px, self.generator.radius_px
+        if asked is None or asked >= radius:
+            return []
+        return [f"seams may show: a halo of {asked} px is below the network's radius of {radius} px"]
 
     @property
     def complete(self) -> bool:
@@ -291,7 +270,7 @@ class Job:
             "patches": {**asdict(self.upscaler.count), "skipped": self.upscaler.count.skipped},
             "launch": asdict(self.upscaler.plan) if self.upscaler.plan else None,
             "timings": describe_timings({**self.pipeline.clocks, **self.upscaler.clocks}),
-            "notices": [*info.notices, *read.notices, *written.notices],
+            "notices": [*info.notices, *read.notices, *written.notices, *self.seam_notices()],
             "failure": None if failure is None else str(failure) or type(failure).__name__,
         }
 
@@ -310,6 +289,13 @@ class Job:
             seconds=self.seconds,
             details=details,
         )
+
+
+def unexpected(name: str, cause: Exception) -> StreamsrError:
+    """Return a failure that nobody foresaw as one of ours, in one line."""
+    error = StreamsrError(f"{name}: failed unexpectedly: {type(cause).__name__}: {' '.join(str(cause).split())[:200]}")
+    error.__cause__ = cause
+    return error
 
 
 def marks_of(engine: Engine) -> dict[str, str]:

@@ -81,7 +81,7 @@ class BarDisplay:
 
     def fail(self, name: str, error: BaseException) -> None:
         """Print the line of a failed job above the bar."""
-        self.bars.console.print(str(error), style="red", highlight=False, markup=False)
+        self.bars.console.print(named(name, error), style="red", highlight=False, markup=False)
 
 
 class PlainDisplay:
@@ -109,7 +109,7 @@ class PlainDisplay:
 
     def fail(self, name: str, error: BaseException) -> None:
         """Print the line of a failed job."""
-        self.errors.print(str(error), highlight=False, markup=False, soft_wrap=True)
+        self.errors.print(named(name, error), highlight=False, markup=False, soft_wrap=True)
 
 
 class JsonDisplay:
@@ -153,15 +153,28 @@ class JsonDisplay:
         self.console.print(json.dumps(content, default=str), highlight=False, markup=False, soft_wrap=True)
 
 
+def named(name: str, error: BaseException) -> str:
+    """Return an error's line, with the input that it is about in front where the line does not name it."""
+    line = str(error)
+    return line if Path(name).name in line else f"{name}: {line}"
+
+
 def summary(result: JobResult) -> list[str]:
     """Return how a job went, a line for the result and one for each thing the user should know."""
     rate = result.frames_out / result.seconds if result.seconds > 0 else 0.0
     patches = result.details["patches"]
-    skipped = patches["skipped"] / patches["total"] if patches["total"] else 0.0
-    state = "" if result.complete else f" INCOMPLETE: {result.frames_out} of {result.frames_in} decoded frames written;"
+    state = "" if result.complete else " INCOMPLETE:"
     files = ", ".join(str(path) for path in result.outputs)
-    head = f"{files}:{state} {result.frames_out} frames, {rate:.1f} fps, {skipped:.0%} of patches skipped, 0 drops"
+    head = f"{files}:{state} {result.frames_out} frames, {rate:.1f} fps, {routed(patches)}, 0 drops"
     return [head, *(f"  note: {notice}" for notice in result.notices), *(f"  lost: {gap}" for gap in result.gaps)]
+
+
+def routed(patches: dict[str, int]) -> str:
+    """Return how many patches lay in the surround or did not change, and how many of all the generator was spared."""
+    surround, unchanged, skipped = (
+        patches[part] / max(patches["total"], 1) for part in ("surround", "unchanged", "skipped")
+    )
+    return f"patches {surround:.0%} surround, {unchanged:.0%} unchanged, {skipped:.0%} skipped"
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 
 from streamsr import __version__
 from streamsr.engine import Engine
+from streamsr.errors import OutputError
 from streamsr.frame import Colour
 from streamsr.timing import StageClock
 
@@ -97,11 +98,21 @@ def sidecar_path(output: Path) -> Path:
 
 
 def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a sidecar aside, flush it and rename it into place."""
+    """Write a sidecar aside, flush it and rename it into place.
+
+    Raises:
+        OutputError: it cannot be written; the video is not touched.
+    """
     aside = path.with_name(f".{path.name}.part")
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(plain(content), file, indent=2, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("w", encoding="ascii") as file:
+            json.dump(plain(content), file, indent=2)  # ASCII: names need not be valid Unicode
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as cause:
+        aside.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: expected to write the sidecar, got {cause.strerror}; the video beside it is whole"
+        ) from cause

@@ -80,3 +80,16 @@ def test_precision_and_runtime_can_be_chosen() -> None:
         difference = torch_one.upscale(picture).astype(int) - other.upscale(picture)
         assert "torch" in torch_one.description
         assert np.abs(difference).max() <= 2  # one grey level of luma, through the colour matrix
+
+
+def test_a_buffer_that_is_filled_anew_gives_a_new_picture_and_results_are_the_callers_own() -> None:
+    picture = draw_picture(3)
+    with streamsr.Upscaler("fast-x2") as upscaler:
+        first = upscaler.upscale(picture)
+        kept = first.copy()
+        picture[:] = 255 - picture
+        second = upscaler.upscale(picture)
+        assert not np.array_equal(kept, second)
+        assert np.array_equal(first, kept)
+        second[:] = 0
+        assert np.abs(upscaler.upscale(picture).astype(int)).max() > 0

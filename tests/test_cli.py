@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from streamsr import cli
+from streamsr.frame import Frame
 from streamsr.job import upscale_file
 from tests.videos import make_video, read_numbers
 
@@ -175,6 +176,75 @@ def test_interrupt_is_130_and_keeps_a_playable_part(tmp_path: Path, number: sign
     assert numbers == list(range(len(numbers)))
     assert len(numbers) > 5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.partial.mkv", "out.partial.mkv.json"]
+
+
+def test_two_interrupts_at_once_still_keep_a_playable_part(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "streamsr", "upscale", "testsrc:endoscopy:size=320x240,frames=5000"]
+    command += ["-m", "bicubic-x2", "-o", str(tmp_path / "out.mkv"), "--json"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heed_interrupts}
+    with subprocess.Popen(command, **pipes) as running:  # type: ignore[call-overload]
+        assert running.stdout is not None
+        for line in running.stdout:
+            if json.loads(line).get("shown", 0) > 5:
+                break
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert len(read_numbers(tmp_path / "out.partial.mkv", 2)) > 5
+
+
+def test_an_existing_sidecar_is_untouched_without_y(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = make_video(tmp_path / "a.mp4")
+    notes = tmp_path / "out.mkv.json"
+    notes.write_text("mine")
+    assert run("upscale", video, "-m", "bicubic-x2", "-o", tmp_path / "out.mkv") == 2
+    assert "out.mkv.json" in one_line(capsys.readouterr().err)
+    assert notes.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "out.mkv.json"]
+
+
+def test_names_that_are_no_unicode_are_done_and_written_down(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "a.mp4")
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/n\xff.mp4")
+    os.rename(video, odd)  # noqa: PTH104
+    assert run("upscale", odd, "-m", "bicubic-x2", "-o", tmp_path / "out.mkv") == 0
+    assert json.loads((tmp_path / "out.mkv.json").read_text())["input"]["bytes"] > 0
+
+
+def test_a_file_where_a_folder_is_asked_for_is_5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    videos = [make_video(tmp_path / name) for name in ("a.mp4", "b.mp4")]
+    (tmp_path / "taken").write_text("x")
+    assert run("upscale", *videos, "-m", "bicubic-x2", "-o", f"{tmp_path}/taken/") == 5
+    one_line(capsys.readouterr().err)
+
+
+def test_a_failure_nobody_foresaw_is_one_line_and_the_others_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from streamsr.upscaler import FrameUpscaler
+
+    videos = [make_video(tmp_path / "bad.mp4", width=96), make_video(tmp_path / "good.mp4")]
+    plain = FrameUpscaler.upscale
+
+    def broken(self: FrameUpscaler, frame: Frame) -> Frame:
+        if frame.width == 96:
+            raise RuntimeError("the matrix unit caught fire\nand more")
+        return plain(self, frame)
+
+    monkeypatch.setattr(FrameUpscaler, "upscale", broken)
+    assert run("upscale", *videos, "-m", "bicubic-x2") == 1
+    assert "bad.mp4" in one_line(capsys.readouterr().err)
+    assert [path.name for path in tmp_path.glob("*.mkv")] == ["good_bicubic-x2.mkv"]
+
+
+def test_a_small_halo_is_warned_of(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "a.mp4")
+    assert run("upscale", video, "--launch", "patch", "--halo", "2") == 0
+    assert any(
+        "seams may show" in line for line in json.loads((tmp_path / "a_fast-x2.mkv.json").read_text())["notices"]
+    )
 
 
 def test_json_speaks_to_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -179,7 +179,7 @@ def test_weights_of_another_network_are_refused(folder: Path) -> None:
     edit(folder, depth=3)
     with pytest.raises(EngineError) as caught:
         load_network(read_engine(folder))
-    assert_one_line(caught, "expected weights of the network in its manifest")
+    assert_one_line(caught, "expected weights of 16 channels, depth 3")
 
 
 def test_an_architecture_that_is_not_known_is_refused(folder: Path) -> None:
@@ -223,3 +223,11 @@ def test_no_module_of_the_engine_path_imports_pickle() -> None:
         text = room.read_text(encoding="utf-8")
         assert "pickle" not in text, room
         assert "torch.load(" not in text, room
+
+
+@pytest.mark.parametrize("change", [{"radius_px": 2}, {"channels": 48}, {"depth": 2}, {"colour": "rgb"}])
+def test_a_manifest_that_lies_about_its_weights_is_refused(folder: Path, change: dict[str, Any]) -> None:
+    edit(folder, **change)
+    with pytest.raises(EngineTampered) as caught:
+        read_engine(folder).weights()
+    assert_one_line(caught, "as the manifest says")

@@ -14,11 +14,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "streamsr"
 ROOMS = (
     "__main__",
     "cli",
+    "interrupt",
     "demo",
     "progress",
     "doctor",
     "api",
     "job",
+    "naming",
     "sidecar",
     "pipeline",
     "training",

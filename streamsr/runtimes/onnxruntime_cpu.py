@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import onnxruntime
 
+from streamsr.config import usable_cores
 from streamsr.engine import Engine
 from streamsr.errors import EngineError
 from streamsr.runtimes.base import Pictures
@@ -35,7 +34,7 @@ class ONNXRuntimeGenerator:
             )
         self.engine, self.precision = engine, precision
         self.scale, self.radius_px = engine.scale, engine.radius_px
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or usable_cores()
         self.description = f"ONNX Runtime {onnxruntime.__version__} {precision}, CPU, {self.threads} threads"
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
 
@@ -53,9 +52,13 @@ class ONNXRuntimeGenerator:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = self.threads
             options.log_severity_level = 3
-            self._sessions[dtype] = onnxruntime.InferenceSession(
-                self._model(dtype), options, providers=["CPUExecutionProvider"]
-            )
+            model = self._model(dtype)
+            try:
+                session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            except Exception as cause:  # its errors share no class but this
+                line = " ".join(str(cause).split())[:200]
+                raise EngineError(f"{self.engine.name}: expected a network ONNX Runtime runs, got {line}") from cause
+            self._sessions[dtype] = session
         return self._sessions[dtype]
 
     def _model(self, dtype: str) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
+from streamsr.config import usable_cores
 from streamsr.engine import Engine
 from streamsr.errors import EngineError
 from streamsr.runtimes.base import Pictures
@@ -76,7 +76,7 @@ class OpenVINOGenerator:
         self.engine, self.precision = engine, precision
         self.scale, self.radius_px = engine.scale, engine.radius_px
         self.channels = 1 if engine.colour == "luma" else 3
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or usable_cores()
         self.weights = engine.weights() if engine.architecture == "student" else {}
         self.quantised = engine.read_file("int8") if precision == "int8" else b""
         self.core = ov.Core()
@@ -103,7 +103,11 @@ class OpenVINOGenerator:
         if key in self._launches:
             self._launches.move_to_end(key)
             return self._launches[key]
-        self._launches[key] = self._prepared(shape, dtype)
+        try:
+            self._launches[key] = self._prepared(shape, dtype)
+        except RuntimeError as cause:
+            line = " ".join(str(cause).split())[:200]
+            raise EngineError(f"{self.engine.name}: expected a network that OpenVINO runs, got {line}") from cause
         if len(self._launches) > COMPILED_SHAPES:
             self._launches.popitem(last=False)
         return self._launches[key]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from streamsr.config import usable_cores
 from streamsr.engine import Engine
 from streamsr.errors import EngineError
 from streamsr.models.srgan import SRGANGenerator, fold_batch_norm
@@ -59,7 +58,7 @@ class TorchGenerator:
         self.scale, self.radius_px = engine.scale, engine.radius_px
         self.channels = 1 if engine.colour == "luma" else 3
         self.precision = precision
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or usable_cores()
         self.description = f"torch {torch.__version__} {precision}, CPU, {self.threads} threads"
 
     def generate(self, pictures: Pictures, out: Pictures | None = None) -> Pictures:

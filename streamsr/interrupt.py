@@ -1,0 +1,48 @@
+"""Interrupts of the command line: the first closes the file and names what is kept, a later one ends at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from streamsr.errors import Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+GRACE_S = 1.0
+"""Seconds in which a further interrupt counts as part of the first: shells and schedulers often send two at once."""
+
+
+@contextmanager
+def heeding_interrupts() -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM of the body into a KeyboardInterrupt, and a later one into an end with 130.
+
+    What the program was told to ignore stays ignored (a shell does that to what it starts in the background). Outside
+    the main thread nothing changes, since only that thread may set handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first_s: list[float] = []
+
+    def heed(number: int, frame: FrameType | None) -> None:
+        if not first_s:
+            first_s.append(time.monotonic())
+            raise KeyboardInterrupt
+        if time.monotonic() - first_s[0] > GRACE_S:
+            os._exit(Interrupted.exit_code)  # the hidden draft stays; waiting for anything could hang
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, heed)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
