@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamsr.capture import open_source
-from streamsr.config import GeneratorSettings
+from streamsr.config import GeneratorSettings, usable_cores
 from streamsr.engine import BICUBIC_SCALES, MANIFEST, catalogue_folder, find_engine, read_engine
 from streamsr.errors import StreamsrError
 from streamsr.runtimes import load_generator
@@ -43,7 +42,7 @@ class Finding:
         topic: what was looked at.
         state: ``ok``; ``missing`` where something optional is not there; ``broken`` where streamsr cannot work.
         detail: what was found.
-        remedy: the command that mends it; empty where there is nothing to mend.
+        remedy: what mends it, or how to do without; empty where it is ``ok``.
     """
 
     topic: str
@@ -55,7 +54,7 @@ class Finding:
 def examine_machine() -> list[Finding]:
     """Look at processor, GPU, runtimes, encoders, engines and disk."""
     return [
-        Finding("processor", "ok", f"{len(os.sched_getaffinity(0))} cores, {processor_name()}"),
+        Finding("processor", "ok", f"{usable_cores()} cores, {processor_name()}"),
         examine_gpu(),
         *examine_runtimes(),
         *examine_encoders(),
@@ -84,7 +83,7 @@ def examine_gpu() -> Finding:
 
     if torch.cuda.is_available():
         return Finding("GPU", "ok", torch.cuda.get_device_name(0))
-    remedy = "install NVIDIA's driver and a CUDA build of torch" if Path("/proc/driver/nvidia").exists() else ""
+    remedy = "none is needed; to use an NVIDIA GPU, install its driver and a CUDA build of torch"
     return Finding("GPU", "missing", "no NVIDIA GPU that PyTorch can use; the processor is used instead", remedy)
 
 
@@ -115,8 +114,14 @@ def examine_encoders() -> Iterator[Finding]:
     """Say which encoders open; they are tried, since a build lists encoders that cannot run."""
     for name, reason in available_encoders().items():
         state = "ok" if reason is None else "broken" if name == "libx264" else "missing"
-        remedy = "pip install --force-reinstall av" if state == "broken" else ""
-        yield Finding(f"encoder {name}", state, reason or "opens", remedy)
+        yield Finding(f"encoder {name}", state, reason or "opens", "" if reason is None else encoder_remedy(name))
+
+
+def encoder_remedy(name: str) -> str:
+    """Return what makes an encoder work, or how to do without."""
+    if name.endswith("_nvenc"):
+        return "none is needed: --codec libx264 does without; else install NVIDIA's driver"
+    return "pip install --force-reinstall av" + ("" if name == "libx264" else ", or do without: --codec libx264")
 
 
 def examine_engines() -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from streamsr.engine import Engine
-from streamsr.errors import OutputError, UsageError
+from streamsr.errors import OutputError, StreamsrError, UsageError
 
 
 def output_path(source: str, output: str | Path | None, engine: Engine, *, several: bool = False) -> Path:
@@ -20,8 +20,19 @@ def output_path(source: str, output: str | Path | None, engine: Engine, *, sever
 
     Raises:
         UsageError: several sources cannot go into one file, or the result would replace its source.
-        OutputError: the folder that is asked for cannot be made.
+        OutputError: the folder that is asked for cannot be made, or a name is longer than the system holds.
     """
+    try:
+        return _output_path(source, output, engine, several=several)
+    except StreamsrError:
+        raise
+    except OSError as cause:
+        raise OutputError(
+            f"{source}: expected names that the system holds, got {cause.strerror}; shorten it"
+        ) from cause
+
+
+def _output_path(source: str, output: str | Path | None, engine: Engine, *, several: bool) -> Path:
     path = Path(source)
     is_file = path.is_file()
     stem = path.stem if is_file else source.replace(":", "-").split(",")[0].replace("/", "-")

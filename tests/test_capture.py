@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
@@ -18,7 +19,7 @@ from streamsr.capture import open_source, probe
 from streamsr.capture.base import SourceReport, TrackPacket
 from streamsr.capture.decode import Decoder
 from streamsr.capture.files import FileSource
-from streamsr.capture.planes import choose_layout, make_planar, view_planes
+from streamsr.capture.planes import choose_layout, describe_chroma_change, make_planar, view_planes
 from streamsr.capture.tags import BT601_525, BT601_625, BT709, BT2020, Tags, decide_colour
 from streamsr.capture.times import RisingTimes, Splicer
 from streamsr.capture.upright import Turn, turn_of_matrix
@@ -85,6 +86,27 @@ def test_folder_and_forbidden_file_are_input_errors(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(InputError, match="permission"):
         FileSource(path)
+
+
+def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path):
+    pipe = tmp_path / "live.mkv"
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no named pipes on this system")
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match=r"live\.mkv: expected a file, found a pipe"):
+        FileSource(pipe)
+
+
+def test_a_device_is_refused():
+    if not Path("/dev/null").is_char_device():
+        pytest.skip("no devices that are files on this system")
+    with pytest.raises(InputError, match="expected a file, found a device"):
+        FileSource("/dev/null")
+
+
+def test_an_empty_name_is_called_empty():
+    with pytest.raises(InputError, match="got an empty name"):
+        open_source("")
 
 
 def test_mp4_without_moov_says_recording_cut(tmp_path):
@@ -252,6 +274,29 @@ def test_alpha_is_dropped_and_said(tmp_path):
     frames, _, source = read_all(make_video(tmp_path / "a.mkv", codec="ffv1", pix_fmt="yuva420p"))
     assert len(frames[0].planes) == 3
     assert "alpha dropped" in source.info.notices
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "said"),
+    [
+        ("yuv411p", "chroma resampled from 4:1:1 to 4:2:2"),
+        ("yuv410p", "chroma resampled from 4:1:0 to 4:2:0"),
+        ("yuv440p", None),
+        ("yuv420p", None),
+        ("yuva422p", None),
+        ("nv12", None),
+        ("gray", None),
+        ("rgb24", None),
+    ],
+)
+def test_a_change_of_subsampling_is_described(pix_fmt, said):
+    assert describe_chroma_change(VideoFormat(pix_fmt)) == said
+
+
+def test_resampled_chroma_of_the_source_is_said(tmp_path):
+    info = probe(store(tmp_path, noise_picture("yuv411p", 64, 48)))
+    assert info.layout == PlaneLayout((1, 0))
+    assert "chroma resampled from 4:1:1 to 4:2:2" in info.notices
 
 
 def test_odd_sizes_keep_their_last_row_and_column(tmp_path):

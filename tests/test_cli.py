@@ -239,6 +239,12 @@ def test_a_failure_nobody_foresaw_is_one_line_and_the_others_are_done(
     assert [path.name for path in tmp_path.glob("*.mkv")] == ["good_bicubic-x2.mkv"]
 
 
+def test_a_name_longer_than_the_system_holds_is_5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = make_video(tmp_path / "a.mp4")
+    assert run("upscale", video, "-m", "bicubic-x2", "-o", tmp_path / f"{'n' * 300}.mkv") == 5
+    one_line(capsys.readouterr().err)
+
+
 def test_a_small_halo_is_warned_of(tmp_path: Path) -> None:
     video = make_video(tmp_path / "a.mp4")
     assert run("upscale", video, "--launch", "patch", "--halo", "2") == 0

@@ -28,7 +28,10 @@ from streamsr.sinks import EncoderSettings, NullSink, RecordingSink, available_e
 from streamsr.sinks import recording as recording_room
 from streamsr.sinks.base import SourceFacts
 from streamsr.sinks.containers import MOV_FLAGS
+from streamsr.sinks.drafts import explain
+from streamsr.sinks.encoders import choose_encoding
 from streamsr.sinks.planes import LAYOUTS, fit_planes
+from streamsr.sinks.settings import ENCODERS
 
 BT709 = Colour(matrix=1, full_range=False, primaries=1, transfer=1)
 BT601 = Colour(matrix=5, full_range=False, primaries=5, transfer=6)
@@ -232,11 +235,12 @@ def test_lossless_gives_back_every_bit(name: str, codec: str, full_range: bool, 
     layout, colour = LAYOUTS[name], Colour(1, full_range, 1, 1)
     frames = [make_frame(number, number * 3600, layout=layout, colour=colour, strided=True) for number in range(4)]
     sink = record(tmp_path / "a.mkv", frames, settings=EncoderSettings(codec=codec, lossless=True))
-    assert sink.report.notices == []
+    stored_as = "gray stored as 4:2:0 for libx264"
+    assert sink.report.notices == ([stored_as] if (name, codec) == ("gray", "libx264") else [])
     read = read_planes(sink.paths[0], layout)
     assert len(read) == len(frames)
     for frame, planes in zip(frames, read, strict=True):
-        for sent, came in zip(frame.planes, planes, strict=False):  # H.264 gray decodes with neutral chroma added
+        for sent, came in zip(frame.planes, planes, strict=False):  # H.264 gets gray with neutral chroma
             np.testing.assert_array_equal(sent, came)
 
 
@@ -321,7 +325,7 @@ def test_odd_sizes_are_padded_by_one_repeated_pixel_and_said(tmp_path: Path) -> 
     assert any("padded from 63x47 to 64x48" in notice for notice in sink.report.notices)
 
 
-@pytest.mark.parametrize(("name", "codec"), [("yuv444p", "libx264"), ("gray", "libx264"), ("yuv420p", "ffv1")])
+@pytest.mark.parametrize(("name", "codec"), [("yuv444p", "libx264"), ("gray", "ffv1"), ("yuv420p", "ffv1")])
 def test_odd_sizes_are_kept_where_the_encoder_holds_them(name: str, codec: str, tmp_path: Path) -> None:
     frame = make_frame(1, 0, size=(63, 47), layout=LAYOUTS[name])
     sink = record(tmp_path / "a.mkv", [frame], settings=EncoderSettings(codec=codec))
@@ -402,9 +406,46 @@ def test_settings_that_cannot_be_are_refused_at_once(settings: dict[str, Any]) -
 
 
 @pytest.mark.parametrize(
+    ("codec", "highest"), [("libx264", 51), ("libx265", 51), ("h264_nvenc", 51), ("auto", 51), ("libsvtav1", 63)]
+)
+def test_crf_goes_as_far_as_the_encoder_takes_it(codec: str, highest: int) -> None:
+    assert EncoderSettings(codec=codec, crf=highest).crf == highest
+    with pytest.raises(UsageError, match=f"crf: expected 0 to {highest} for {codec}, got {highest + 1}"):
+        EncoderSettings(codec=codec, crf=highest + 1)
+
+
+@pytest.mark.parametrize(("codec", "preset"), [("libx264", "warp"), ("libsvtav1", "superfast"), ("auto", "warp")])
+def test_an_unknown_preset_is_named_as_what_was_refused(codec: str, preset: str) -> None:
+    with pytest.raises(UsageError, match=f"preset: expected one of .* for {codec}, got '{preset}'") as caught:
+        EncoderSettings(codec=codec, preset=preset)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1"])
+def test_every_preset_that_is_offered_opens(codec: str) -> None:
+    fixed = ENCODERS[codec].fixed
+    first, last = ENCODERS[codec].presets[0], ENCODERS[codec].presets[-1]
+    for preset in (first, last, ENCODERS[codec].preset):
+        assert probe_encoder(codec, width=64, height=64, options={"preset": preset} | fixed) is None
+
+
+def test_a_preset_of_the_other_candidate_is_not_tried_and_writes_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    settings = EncoderSettings(codec="auto", preset="p5")
+    with contextlib.suppress(UsageError):
+        choose_encoding(settings, YUV420P, 64, 48)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_size_the_encoder_cannot_hold_is_named_as_what_was_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    for codec in ("libx264", "libsvtav1"):
+        with pytest.raises(UsageError, match=f"{codec} refuses the size 20000x16"):
+            choose_encoding(EncoderSettings(codec=codec), YUV420P, 20_000, 16)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (EncoderSettings(preset="warp"), "libx264 does not open"),
         (EncoderSettings(codec="prores_ks", lossless=True), "no lossless mode"),
         (EncoderSettings(codec="libsvtav1", pix_fmt="yuv444p"), "cannot hold yuv444p"),
     ],
@@ -451,6 +492,23 @@ def test_gray_is_coded_without_colour_planes(tmp_path: Path) -> None:
     sink = record(tmp_path / "a.mkv", [frame], settings=EncoderSettings(codec="ffv1"))
     with av.open(str(sink.paths[0])) as container:
         assert container.streams.video[0].codec_context.pix_fmt == "gray"
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "ffv1", "libsvtav1"])
+def test_gray_is_written_with_its_matrix(codec: str, tmp_path: Path) -> None:
+    frame = make_frame(0, 0, layout=PlaneLayout(None), colour=BT601)
+    sink = record(tmp_path / "a.mkv", [frame], settings=EncoderSettings(codec=codec))
+    with av.open(str(sink.paths[0])) as container:
+        assert next(container.decode(video=0)).colorspace == 5
+        assert container.streams.video[0].codec_context.colorspace == 5
+
+
+def test_lossless_h264_holds_gray_beside_neutral_chroma(tmp_path: Path) -> None:
+    frame = make_frame(0, 0, layout=PlaneLayout(None))
+    sink = record(tmp_path / "a.mkv", [frame], settings=EncoderSettings(lossless=True))
+    luma, *chroma = read_planes(sink.paths[0], YUV420P)[0]
+    assert np.array_equal(luma, frame.planes[0])
+    assert all(np.all(plane == 128) for plane in chroma)
 
 
 def test_encoders_write_nothing_to_the_terminal() -> None:
@@ -533,6 +591,20 @@ def test_a_folder_that_is_none_is_one_line(place: str, tmp_path: Path) -> None:
         record(tmp_path / place, [make_frame(0, 0)])
     assert "a.mkv" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [240, 300])
+def test_a_name_that_is_too_long_is_one_line(length: int, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="choose a shorter one") as caught:
+        record(tmp_path / f"{'n' * (length + 5)}.mkv", [make_frame(0, 0)])
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_and_takes_no_files_is_not_called_missing(tmp_path: Path) -> None:
+    gone = FileNotFoundError(errno.ENOENT, "No such file or directory")
+    assert f"{tmp_path} takes no new files" in str(explain(gone, tmp_path / "a.mkv"))
+    assert "create it" in str(explain(gone, tmp_path / "missing" / "a.mkv"))
 
 
 def test_a_folder_as_target_is_refused(tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ class FileSource:
         threads: int = 0,
     ) -> None:
         _check_options(rate, resize=resize, deinterlace=deinterlace)
+        if path == "":
+            raise InputError("expected the name of a video file, got an empty name; name a file")
         self.report = SourceReport()
         self._path = Path(path)
         self._noted: set[str] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def open_container(path: Path) -> InputContainer:
 
     Raises:
         InputNotFound: nothing is there.
-        InputError: a folder, no permission, an empty file, no video file, or one without its index.
+        InputError: a folder or a pipe, no permission, an empty file, no video file, or one without its index.
     """
     _check_file(path)
     try:
@@ -109,8 +110,12 @@ def index_exceeds(track: VideoStream, path: Path) -> bool:
 
 def _check_file(path: Path) -> None:
     try:
-        if path.is_dir():
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
             raise InputError(f"{path}: {WANT}, found a folder; name the files in it")
+        if not stat.S_ISREG(mode):
+            # Opening a pipe would wait for its writer, perhaps for ever.
+            raise InputError(f"{path}: expected a file, found {_kind(mode)}; write it to a file first")
         with path.open("rb") as file:
             if not file.read(1):
                 raise InputError(f"{path}: empty file: {WANT}, found 0 bytes; copy or record it again")
@@ -120,6 +125,11 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path}: no permission to read it: {WANT}; change its owner or mode") from cause
     except OSError as cause:
         raise InputError(f"{path}: cannot be read ({cause.strerror}): {WANT}; check the disk") from cause
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a disk", stat.S_IFCHR: "a device"}
+    return kinds.get(stat.S_IFMT(mode), "something else")
 
 
 def _sniff(path: Path, cause: Exception) -> str:

@@ -11,7 +11,15 @@ from av.video.frame import VideoFrame
 
 from streamsr.capture.decode import picture_pts
 from streamsr.capture.deinterlace import Deinterlacer
-from streamsr.capture.planes import choose_layout, fit, has_alpha, is_rgb, make_planar, view_planes
+from streamsr.capture.planes import (
+    choose_layout,
+    describe_chroma_change,
+    fit,
+    has_alpha,
+    is_rgb,
+    make_planar,
+    view_planes,
+)
 from streamsr.capture.tags import Tags, decide_colour, describe_assumption
 from streamsr.capture.times import RisingTimes
 from streamsr.capture.upright import Turn, read_turn
@@ -136,6 +144,9 @@ class FrameMaker:
     def _note_losses(self, picture: VideoFrame, layout: PlaneLayout) -> None:
         if has_alpha(picture.format) and not picture.format.has_palette:
             self._note("alpha dropped")
+        change = describe_chroma_change(picture.format)
+        if change:
+            self._note(change)
         if is_rgb(picture.format):
             matrix = "BT.709" if self._colour(picture, layout).matrix == 1 else "BT.601"
             self._note(f"RGB becomes YUV 4:4:4 by the {matrix} matrix")

@@ -17,6 +17,11 @@ BICUBIC_ACCURATE = 0x4 | 0x40000 | 0x80000
 _VIEWABLE = frozenset(
     PlaneLayout(shift, bits).pix_fmt for shift in (None, (1, 1), (1, 0), (0, 0), (0, 1)) for bits in (8, 10, 12, 16)
 )
+_SUBSAMPLING = {
+    **{(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0"},
+    **{(4, 1): "4:1:1", (4, 4): "4:1:0"},
+}
+"""By how many luma samples a chroma sample stands for, across and down."""
 _SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 
 
@@ -55,6 +60,18 @@ def is_rgb(pixel_format: VideoFormat) -> bool:
 def has_alpha(pixel_format: VideoFormat) -> bool:
     """Return whether a pixel format carries transparency."""
     return any(part.is_alpha for part in pixel_format.components)
+
+
+def describe_chroma_change(pixel_format: VideoFormat) -> str | None:
+    """Say in one line how `choose_layout` changes the subsampling of a pixel format; None where it keeps it."""
+    if is_rgb(pixel_format) or sum(not part.is_alpha for part in pixel_format.components) < 3:
+        return None
+    coded = (64 // pixel_format.chroma_width(64), 64 // pixel_format.chroma_height(64))
+    across, down = choose_layout(pixel_format).chroma_shift or (0, 0)
+    kept = (1 << across, 1 << down)
+    if coded == kept:
+        return None
+    return f"chroma resampled from {_SUBSAMPLING.get(coded, 'another raster')} to {_SUBSAMPLING[kept]}"
 
 
 def make_planar(frame: VideoFrame, layout: PlaneLayout, colour: Colour) -> VideoFrame:

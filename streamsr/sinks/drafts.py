@@ -122,11 +122,13 @@ def refuse_taken(target: Path, *, overwrite: bool) -> None:
 
     Raises:
         OutputExists: it is taken and may not be replaced.
-        OutputError: it is a folder.
+        OutputError: it is a folder, or cannot be a name.
     """
-    if target.is_dir():
+    with explained(target):
+        is_folder, is_taken = target.is_dir(), target.exists()
+    if is_folder:
         raise OutputError(f"expected a file name to write to, got the folder {target}: add a file name")
-    if target.exists() and not overwrite:
+    if is_taken and not overwrite:
         raise OutputExists(f"{target} is already there: choose another name, or allow it to be overwritten with -y")
 
 
@@ -146,6 +148,10 @@ def explain(cause: OSError | FFmpegError, target: Path) -> OutputError:
     folder = target.parent
     if cause.errno in FULL:
         return DiskFull(f"no space left for {target}: free some, or write to another disk")
+    if cause.errno == errno.ENAMETOOLONG:
+        return OutputError(f"cannot write {target}: {cause.strerror}; choose a shorter one (drafts add 15 characters)")
+    if isinstance(cause, FileNotFoundError) and folder.is_dir():
+        return OutputError(f"cannot write {target}: {folder} takes no new files; choose another folder")
     if isinstance(cause, FileNotFoundError):
         return OutputError(f"expected the folder {folder} to write {target.name} to, found none: create it")
     if isinstance(cause, (PermissionError, NotADirectoryError)) or cause.errno == errno.EROFS:

@@ -7,7 +7,7 @@ encoding two small frames; nothing else is believed.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -18,80 +18,12 @@ from av.error import FFmpegError
 from streamsr.errors import UsageError
 from streamsr.frame import PlaneLayout
 from streamsr.sinks.planes import LAYOUTS, SUBSAMPLING, describe_change, loss
+from streamsr.sinks.settings import ENCODERS, EncoderSettings
 
 PROBE_SIZE_PX = (256, 192)
 """Width and height of a probe: above every encoder's smallest picture (hevc_nvenc refuses 128 pixels)."""
 
-AUTO = ("h264_nvenc", "libx264")
-"""What ``auto`` tries, in this order: both make H.264, which plays everywhere."""
-
-
-@dataclass(frozen=True)
-class EncoderSettings:
-    """How a recording is encoded.
-
-    Attributes:
-        codec: a name of `ENCODERS`, or ``auto``.
-        crf: constant quality, 0 to 63 (51 for H.264 and HEVC), smaller is better; unused where the codec has none.
-        preset: the encoder's speed preset; None takes the one in `ENCODERS`.
-        pix_fmt: FFmpeg name of a planar layout, or ``auto`` for the frame's own or the nearest.
-        lossless: every sample as it is.
-        threads: of the encoder; 0 lets it choose.
-    """
-
-    codec: str = "libx264"
-    crf: float = 16
-    preset: str | None = None
-    pix_fmt: str = "auto"
-    lossless: bool = False
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        if self.codec != "auto" and self.codec not in ENCODERS:
-            raise UsageError(f"no encoder {self.codec!r}: choose one of auto, {', '.join(ENCODERS)}")
-        if self.pix_fmt != "auto" and self.pix_fmt not in LAYOUTS:
-            raise UsageError(f"no pixel format {self.pix_fmt!r}: choose auto or one of {', '.join(LAYOUTS)}")
-        if not 0 <= self.crf <= 63:
-            raise UsageError(f"expected a crf from 0 to 63, got {self.crf:g}")
-        if self.threads < 0:
-            raise UsageError(f"expected threads of 0 (the encoder's choice) or more, got {self.threads}")
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """How one encoder is told what a recording wants.
-
-    Attributes:
-        title: for the user.
-        quality: its option for `EncoderSettings.crf`; empty where it has none.
-        preset: its default speed; empty where it has none.
-        fixed: options that are always set.
-        lossless: options that make it lossless; None where it cannot be.
-    """
-
-    title: str
-    quality: str = ""
-    preset: str = ""
-    fixed: dict[str, str] = field(default_factory=dict)
-    lossless: dict[str, str] | None = None
-
-
-NVENC = {"rc": "vbr", "b": "0", "tune": "hq"}
-
-ENCODERS = {
-    "libx264": Encoder("H.264", "crf", "superfast", lossless={"qp": "0"}),
-    "libx265": Encoder(
-        "HEVC", "crf", "superfast", {"x265-params": "log-level=none"}, {"x265-params": "lossless=1:log-level=none"}
-    ),
-    "libsvtav1": Encoder("AV1", "crf", "10", lossless={"svtav1-params": "lossless=1"}),
-    "ffv1": Encoder("FFV1, always lossless", fixed={"level": "3", "slicecrc": "1", "g": "1"}, lossless={}),
-    "prores_ks": Encoder("ProRes 422 HQ", fixed={"profile": "hq"}),
-    "h264_nvenc": Encoder(
-        "H.264 on an NVIDIA GPU", "cq", "p5", NVENC, {"tune": "lossless", "rc": "constqp", "qp": "0"}
-    ),
-    "hevc_nvenc": Encoder("HEVC on an NVIDIA GPU", "cq", "p5", NVENC, {"tune": "lossless", "rc": "constqp", "qp": "0"}),
-}
-"""Encoders that streamsr knows how to ask for a quality, in the order they are listed to the user."""
+NEEDS_GPU = "needs an NVIDIA GPU with an encoder"
 
 
 @dataclass(frozen=True)
@@ -136,7 +68,7 @@ def probe_encoder(
     height: int = PROBE_SIZE_PX[1],
     options: dict[str, str] | None = None,
 ) -> str | None:
-    """Encode two gray frames; return None where that works, else the reason in FFmpeg's words.
+    """Encode two gray frames; return None where that works, else the reason, mostly in FFmpeg's words.
 
     Args:
         name: FFmpeg's name of the encoder.
@@ -166,13 +98,16 @@ def _probe(name: str, pix_fmt: str | None, width: int, height: int, options: tup
             context.encode(picture)
         context.encode(None)
     except (FFmpegError, ValueError) as refusal:
+        # FFmpeg's "operation not permitted" is its word for a driver that it cannot load.
+        if name.endswith("_nvenc") and isinstance(refusal, PermissionError):
+            return NEEDS_GPU
         return getattr(refusal, "strerror", None) or str(refusal)
     return None
 
 
 def silence_encoders() -> None:
-    """Keep SVT-AV1 from writing its banner to standard error: it listens to nothing but this variable."""
-    os.environ.setdefault("SVT_LOG", "1")
+    """Keep SVT-AV1 from writing to standard error: it listens to nothing but this variable."""
+    os.environ.setdefault("SVT_LOG", "0")
 
 
 def _first_format(name: str) -> str:
@@ -204,18 +139,19 @@ def choose_encoding(settings: EncoderSettings, layout: PlaneLayout, width: int, 
         UsageError: the encoder does not work here, or cannot keep what `settings` says is to be kept.
     """
     refusals = []
-    for codec in AUTO if settings.codec == "auto" else (settings.codec,):
+    for codec in settings.candidates:
         found = _try_codec(codec, settings, layout, width, height)
         if isinstance(found, Encoding):
             return found
         refusals.append(found)
-    working = [name for name, reason in available_encoders().items() if reason is None]
-    raise UsageError(f"{'; '.join(refusals)}: choose one of the encoders that work here: {', '.join(working)}")
+    raise UsageError("; ".join(refusals))
 
 
 def _try_codec(codec: str, settings: EncoderSettings, layout: PlaneLayout, width: int, height: int) -> Encoding | str:
     """Return the encoding, or why this codec cannot do it."""
     options, reason = _options(codec, settings), None
+    if settings.preset is not None and ENCODERS[codec].presets and settings.preset not in ENCODERS[codec].presets:
+        return f"{codec} has no preset {settings.preset!r}: choose another, or name the codec"
     try:
         targets = _targets(codec, settings, layout)
     except ValueError:
@@ -228,8 +164,22 @@ def _try_codec(codec: str, settings: EncoderSettings, layout: PlaneLayout, width
             if reason is None:
                 notices = _notices(codec, layout, target, (width, height), size)
                 return Encoding(codec, target, *size, options, settings.threads, notices)
-    shown = " ".join(f"{name}={value}" for name, value in options.items())
-    return f"{codec} does not open for {width}x{height} {layout.pix_fmt} {shown} ({reason})"
+    return _blame(codec, targets[0], width, height, options, reason)
+
+
+def _blame(
+    codec: str, target: PlaneLayout, width: int, height: int, options: dict[str, str], reason: str | None
+) -> str:
+    """Say what was refused: the encoder itself, the size, the format or the options."""
+    if probe_encoder(codec) is not None:
+        working = [name for name, refusal in available_encoders().items() if refusal is None]
+        return f"{codec} does not open ({reason}): choose one of the encoders that work here: {', '.join(working)}"
+    if probe_encoder(codec, target.pix_fmt, options=options) is None:
+        return f"{codec} refuses the size {width}x{height} ({reason}): choose another scale, or ffv1"
+    if probe_encoder(codec, target.pix_fmt) is None:
+        shown = " ".join(f"{name}={value}" for name, value in options.items())
+        return f"{codec} refuses {shown} ({reason}): choose another preset or crf"
+    return f"{codec} refuses {target.pix_fmt} pictures ({reason}): choose another pixel format"
 
 
 def _targets(codec: str, settings: EncoderSettings, layout: PlaneLayout) -> list[PlaneLayout]:
@@ -238,9 +188,16 @@ def _targets(codec: str, settings: EncoderSettings, layout: PlaneLayout) -> list
     if settings.pix_fmt != "auto":
         return [target for target in listed if target.pix_fmt == settings.pix_fmt]
     kept = [target for target in listed if loss(layout, target)[0] < 9]
+    if layout.chroma_shift is None and not ENCODERS[codec].tags_gray:
+        kept = [target for target in kept if target.chroma_shift is not None]
     if settings.lossless:
-        kept = [target for target in kept if target == layout]
+        kept = [target for target in kept if _holds(target, layout)]
     return sorted(kept, key=lambda target: loss(layout, target))[:2]
+
+
+def _holds(target: PlaneLayout, layout: PlaneLayout) -> bool:
+    """Return whether a layout keeps every sample as it is; gray may get neutral chroma beside it."""
+    return target.bit_depth == layout.bit_depth and layout.chroma_shift in (target.chroma_shift, None)
 
 
 def _sizes(width: int, height: int) -> list[tuple[int, int]]:

@@ -16,7 +16,8 @@ from streamsr.frame import Frame
 from streamsr.sinks.base import SinkReport, SourceFacts
 from streamsr.sinks.containers import MovieFile, choose_offset, muxer_of, refuse_codec
 from streamsr.sinks.drafts import Draft, explained, refuse_taken
-from streamsr.sinks.encoders import EncoderSettings, Encoding, choose_encoding
+from streamsr.sinks.encoders import Encoding, choose_encoding
+from streamsr.sinks.settings import EncoderSettings
 from streamsr.sinks.tracks import Tags
 
 log = logging.getLogger(__name__)
