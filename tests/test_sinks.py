@@ -503,6 +503,17 @@ def test_gray_is_written_with_its_matrix(codec: str, tmp_path: Path) -> None:
         assert container.streams.video[0].codec_context.colorspace == 5
 
 
+@pytest.mark.parametrize("num_frames", [1, 2])
+def test_one_or_two_pictures_of_x265_get_decode_times(tmp_path: Path, num_frames: int) -> None:
+    for number in range(12):  # without mending, many are garbage, and some of it is refused by the muxer
+        frames = [make_frame(pts, pts) for pts in range(num_frames)]
+        sink = record(tmp_path / f"{number}.mp4", frames, settings=EncoderSettings(codec="libx265"))
+        with av.open(str(sink.paths[0])) as container:
+            times = [(packet.pts, packet.dts) for packet in container.demux(video=0) if packet.size]
+        assert all(pts == dts for pts, dts in times)
+        assert len(times) == num_frames
+
+
 def test_lossless_h264_holds_gray_beside_neutral_chroma(tmp_path: Path) -> None:
     frame = make_frame(0, 0, layout=PlaneLayout(None))
     sink = record(tmp_path / "a.mkv", [frame], settings=EncoderSettings(lossless=True))

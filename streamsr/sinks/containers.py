@@ -139,7 +139,11 @@ class MovieFile:
         """Write what the encoder still holds, unless told not to, then the index, and close the file."""
         try:
             if drain:
-                self._mux(self.video.encode(None))
+                packets = self.video.encode(None)
+                # x265 leaves the decode times of one or two pictures uninitialised; so few are never reordered.
+                for packet in packets if self.num_frames <= 2 else ():
+                    packet.dts = packet.pts
+                self._mux(packets)
         finally:
             self.container.close()
         self.tracks.note_refused()
