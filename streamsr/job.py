@@ -166,7 +166,7 @@ class Job:
             self.generator,
             launch=wanted.launch,
             patch_px=wanted.patch_px,
-            halo_px=wanted.halo_px,
+            halo_px=engine.halo_px if wanted.halo_px is None else wanted.halo_px,
             skip_surround=wanted.skip_surround,
             reuse_unchanged=wanted.reuse_unchanged,
         )
