@@ -165,7 +165,8 @@ def summary(result: JobResult) -> list[str]:
     patches = result.details["patches"]
     state = "" if result.complete else " INCOMPLETE:"
     files = ", ".join(str(path) for path in result.outputs)
-    head = f"{files}:{state} {result.frames_out} frames, {rate:.1f} fps, {routed(patches)}, 0 drops"
+    drops = result.frames_in - result.frames_out
+    head = f"{files}:{state} {result.frames_out} frames, {rate:.1f} fps, {routed(patches)}, {drops} drops"
     return [head, *(f"  note: {notice}" for notice in result.notices), *(f"  lost: {gap}" for gap in result.gaps)]
 
 

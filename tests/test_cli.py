@@ -156,20 +156,28 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupt_is_130_and_keeps_a_playable_part(tmp_path: Path, number: signal.Signals) -> None:
+def interrupted(folder: Path, *numbers: signal.Signals) -> tuple[int, list[str]]:
+    """Start a long run, send it signals 0.05 s apart once it writes, and return its exit code and last lines."""
     command = [sys.executable, "-m", "streamsr", "upscale", "testsrc:endoscopy:size=320x240,frames=5000"]
-    command += ["-m", "bicubic-x2", "-o", str(tmp_path / "out.mkv"), "--json"]
+    command += ["-m", "bicubic-x2", "-o", str(folder / "out.mkv"), "--json"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heed_interrupts}
     with subprocess.Popen(command, **pipes) as running:  # type: ignore[call-overload]
         assert running.stdout is not None
         for line in running.stdout:
             if json.loads(line).get("shown", 0) > 5:
                 break
-        running.send_signal(number)
-        rest, errors = running.communicate(timeout=60)
-        assert running.returncode == 130, errors
-    last = json.loads(rest.splitlines()[-1])
+        for number in numbers:
+            running.send_signal(number)
+            time.sleep(0.05)
+        rest, _ = running.communicate(timeout=60)
+    return running.returncode, rest.splitlines()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_is_130_and_keeps_a_playable_part(tmp_path: Path, number: signal.Signals) -> None:
+    code, lines = interrupted(tmp_path, number)
+    assert code == 130
+    last = json.loads(lines[-1])
     assert last["exit_code"] == 130
     assert "out.partial.mkv" in last["error"]
     numbers = read_numbers(tmp_path / "out.partial.mkv", 2)
@@ -179,19 +187,8 @@ def test_interrupt_is_130_and_keeps_a_playable_part(tmp_path: Path, number: sign
 
 
 def test_two_interrupts_at_once_still_keep_a_playable_part(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "streamsr", "upscale", "testsrc:endoscopy:size=320x240,frames=5000"]
-    command += ["-m", "bicubic-x2", "-o", str(tmp_path / "out.mkv"), "--json"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heed_interrupts}
-    with subprocess.Popen(command, **pipes) as running:  # type: ignore[call-overload]
-        assert running.stdout is not None
-        for line in running.stdout:
-            if json.loads(line).get("shown", 0) > 5:
-                break
-        running.send_signal(signal.SIGINT)
-        time.sleep(0.05)
-        running.send_signal(signal.SIGINT)
-        running.communicate(timeout=60)
-    assert running.returncode == 130
+    code, _ = interrupted(tmp_path, signal.SIGINT, signal.SIGINT)
+    assert code == 130
     assert len(read_numbers(tmp_path / "out.partial.mkv", 2)) > 5
 
 
