@@ -1,0 +1,111 @@
+"""Peers: shapes, published counts, reach, gradients; a collapsed network computes the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.peers.networks import PEERS, Compact, Disp, Espcn, Fsrcnn, Peer, Span
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(3)
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_output_is_scale_times_the_input(name: str) -> None:
+    network = PEERS[name]()
+    scale = int(name[-1])
+    assert network.scale == scale
+    assert network(torch.rand(2, 1, 7, 9)).shape == (2, 1, 7 * scale, 9 * scale)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_gradient_reaches_every_parameter(name: str) -> None:
+    network = PEERS[name]()
+    network(torch.rand(1, 1, 12, 12)).square().mean().backward()
+    for parameter_name, parameter in network.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert float(parameter.grad.abs().sum()) > 0, parameter_name
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_reach_is_the_stated_radius(name: str) -> None:
+    network = PEERS[name]().double()
+    radius = network.receptive_radius_px
+    side, scale = 2 * radius + 5, network.scale
+    luma = torch.rand(1, 1, side, side, dtype=torch.float64, requires_grad=True)
+    middle = side // 2
+    block = network(luma)[..., middle * scale : (middle + 1) * scale, middle * scale : (middle + 1) * scale]
+    (gradient,) = torch.autograd.grad(block.square().sum(), luma)
+    rows = gradient[0, 0].abs().sum(1).nonzero()[:, 0]
+    columns = gradient[0, 0].abs().sum(0).nonzero()[:, 0]
+    assert max(middle - int(rows.min()), int(rows.max()) - middle) == radius
+    assert max(middle - int(columns.min()), int(columns.max()) - middle) == radius
+
+
+@pytest.mark.parametrize(
+    ("network", "published"),
+    [
+        # Compact x4: 621,424 (Real-ESRGAN's realesr-general); SPAN-28 0.151 M, DISP 0.164 M (NTIRE 2026, results).
+        (Compact(4, colours=3), 621_424),
+        (Span(4, channels=28, colours=3), 150_688),
+        (Disp(4, colours=3), 163_792),
+        (Espcn(3), 22_729),
+    ],
+    ids=["compact", "span", "disp", "espcn"],
+)
+def test_parameter_counts_are_the_published_ones(network: Peer, published: int) -> None:
+    assert parameters(network) == published
+
+
+def test_fsrcnn_has_the_papers_12464_weights() -> None:
+    weights = [p for name, p in Fsrcnn(3).named_parameters() if name.endswith("weight") and p.ndim == 4]
+    assert sum(weight.numel() for weight in weights) == 12_464
+
+
+@pytest.mark.parametrize(
+    ("network", "macs", "published"),
+    [
+        (Fsrcnn(2), 12_464, 26_072),
+        (Fsrcnn(4), 12_464, 80_504),
+        (Span(4, channels=28, colours=3), 150_052, 150_052),
+        (Disp(4, colours=3), 163_168, 163_168),
+        (Espcn(2), 21_184, 21_184),
+    ],
+)
+def test_costs_are_the_published_ones(network: Peer, macs: int, published: int) -> None:
+    assert (network.macs_per_pixel, network.published_macs_per_pixel) == (macs, published)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_collapsed_network_computes_the_same_at_the_same_cost(name: str) -> None:
+    network = PEERS[name]().double()
+    luma = torch.rand(1, 1, 10, 11, dtype=torch.float64)
+    before, macs = network(luma), network.macs_per_pixel
+    collapsed = network.collapse()
+    torch.testing.assert_close(collapsed(luma), before)
+    assert collapsed.macs_per_pixel == macs
+    assert not [key for key in collapsed.state_dict() if "cross" in key]
+
+
+@pytest.mark.parametrize("name", ["fsrcnn-x2", "espcn-x2", "span-28-x2", "disp-x2"])
+def test_a_few_steps_lower_the_error(name: str) -> None:
+    network = PEERS[name]()
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    truth = nn.functional.interpolate(torch.rand(4, 1, 6, 6), (32, 32), mode="bicubic").clamp(0, 1)
+    luma = nn.functional.avg_pool2d(truth, 2)
+    losses = []
+    for _ in range(12):
+        optimiser.zero_grad()
+        loss = (network(luma) - truth).abs().mean()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
