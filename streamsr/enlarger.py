@@ -1,8 +1,10 @@
-"""PictureEnlarger: what makes one plane (or an RGB picture) larger: route, cut, generate, stitch, fill.
+"""PictureEnlarger: what makes one plane (or an RGB picture) larger: route, cut, generate, stitch, fill, project.
 
 Whatever the launch (`streamsr.launch`), the picture is the same: patches of the surround are always filled by bicubic
 interpolation, all others always show what the generator makes of their window. Where the runtime's arithmetic is
-floating point, "the same" is within its rounding, which may tip a sample that lies midway to the next grey level.
+floating point, "the same" is within its rounding, which may tip a sample that lies midway to the next grey level. The
+consistency projection then reads the whole stitched picture, which is kept for it from frame to frame, so that seams
+and reuse are none of its business.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamsr.consistency import ConsistencyCount, Projector
 from streamsr.launch import CORES_PX, Choice, LaunchPlan, Regions, batches_of, choose_launch
 from streamsr.patches import PatchGrid, Samples, cut_patches, stitch_patches
 from streamsr.routing import Router, Routing, RoutingCount
@@ -26,7 +29,7 @@ from streamsr.timing import StageClock
 PATCH_PX = 32
 """Side of the patch that routing decides on, and of the smallest one launched."""
 
-STAGES = ("route", "cut", "generate", "stitch", "chroma")
+STAGES = ("route", "cut", "generate", "stitch", "project", "chroma")
 
 
 class StageClocks:
@@ -66,6 +69,7 @@ class Settings:
         halo_px: context on each side; None for the generator's radius.
         skip_surround: whether the black surround goes without the generator.
         reuse_unchanged: whether patches that did not change go without it.
+        consistency: whether the picture is made to give its input back.
     """
 
     launch: Choice = "auto"
@@ -73,6 +77,7 @@ class Settings:
     halo_px: int | None = None
     skip_surround: bool = True
     reuse_unchanged: bool = True
+    consistency: bool = False
 
 
 @dataclass
@@ -94,6 +99,8 @@ class PictureEnlarger:
         clocks: where times go.
         peak: the sample that means 1.0 to the generator; 255 for uint8, which it reads as such.
         black: the largest sample that counts as black surround.
+        dtype: of the samples.
+        level: one grey level, in samples.
     """
 
     def __init__(
@@ -107,10 +114,16 @@ class PictureEnlarger:
         peak: float,
         black: float,
         dtype: type[np.generic],
+        level: float = 1.0,
     ) -> None:
         self.generator, self.clocks, self.peak = generator, clocks, peak
         self.dtype = dtype
         self.count = RoutingCount()
+        self._projector: Projector | None = None
+        if settings.consistency and generator.scale > 1:
+            self._projector = Projector(
+                generator.scale, (width, height), channels=generator.channels, peak=peak, level=level
+            )
         core_px = settings.patch_px or PATCH_PX
         self.plan: LaunchPlan = choose_launch(
             generator,
@@ -121,7 +134,8 @@ class PictureEnlarger:
             cores=(settings.patch_px,) if settings.patch_px else CORES_PX,
             dtype=self._network_dtype,
         )
-        halo_px = max(self.plan.halo_px, FILL_MARGIN_PX)
+        # What a patch shows depends on its window alone, the surround beside it included.
+        halo_px = max(self.plan.halo_px, self._projector.reach_px if self._projector else FILL_MARGIN_PX)
         self.grid = PatchGrid(width, height, generator.scale, halo_px, core_px)
         self.tiles = PatchGrid(width, height, generator.scale, self.plan.halo_px, self.plan.core_px)
         self.router = Router(
@@ -132,6 +146,12 @@ class PictureEnlarger:
         self._regions = Regions(self.grid)
         self._buffers: dict[tuple[int, ...], _Buffers] = {}
         self._previous: Samples | None = None
+        self._stitched: Samples | None = None
+
+    @property
+    def consistency(self) -> ConsistencyCount | None:
+        """How well the pictures so far give their inputs back; None where they are not made to."""
+        return self._projector.count if self._projector else None
 
     @property
     def _network_dtype(self) -> type[np.generic]:
@@ -151,7 +171,7 @@ class PictureEnlarger:
         except BaseException:
             # The router has seen a picture whose output was never finished.
             self.router.reset()
-            self._previous = None
+            self._previous = self._stitched = None
             raise
 
     def _enlarge(self, picture: Samples) -> Samples:
@@ -161,15 +181,27 @@ class PictureEnlarger:
         if previous is not None and not routing.generate.any() and not routing.refill.any():
             enlarged = previous
         else:
-            enlarged, launched = self._launch(picture, routing)
+            stitched, launched = self._launch(picture, routing)
             with self.clocks.measure("stitch"):
-                fill(picture, self.grid, routing.refill | (routing.surround & launched), enlarged)
+                fill(picture, self.grid, routing.refill | (routing.surround & launched), stitched)
+            enlarged = self._projected(picture, stitched, launched | routing.refill)
+            self._stitched = stitched
         self._previous = enlarged
         self.count += routing.count(launched)
         return enlarged
 
+    def _projected(self, picture: Samples, stitched: Samples, made: Mask) -> Samples:
+        """Return the picture to show, of a stitched one in which some patches were made anew."""
+        if self._projector is None:
+            return stitched
+        with self.clocks.measure("project"):
+            rows = np.flatnonzero(made.any(axis=1))
+            spans = self.grid.row_spans
+            changed = slice(spans[rows[0]].core[0], spans[rows[-1]].core[1])
+            return self._projector.project(picture, stitched, changed if self._stitched is not None else None)
+
     def _launch(self, picture: Samples, routing: Routing) -> tuple[Samples, Mask]:
-        """Return a fresh picture in which all but the surround is right, and the mask of what was launched."""
+        """Return a picture in which all but the surround is right, and the mask of what was launched."""
         mask = routing.generate
         if not mask.any():
             return self._canvas(picture, routing), mask
@@ -190,14 +222,18 @@ class PictureEnlarger:
         return enlarged, covered[: mask.shape[0], : mask.shape[1]]
 
     def _canvas(self, picture: Samples, routing: Routing) -> Samples:
-        """Return a fresh picture to draw on, showing the previous one where some of that is kept."""
+        """Return a picture to draw on, showing the previously stitched one where some of that is kept."""
         with self.clocks.measure("stitch"):
             canvas = self._fresh(picture)
-            if self._previous is not None and not (routing.generate | routing.refill).all():
-                np.copyto(canvas, self._previous)
+            if self._stitched is None or canvas is self._stitched or (routing.generate | routing.refill).all():
+                return canvas
+            np.copyto(canvas, self._stitched)
             return canvas
 
     def _fresh(self, picture: Samples) -> Samples:
+        """Return a picture to draw on: the stitched one, unless that was given out."""
+        if self._projector is not None and self._stitched is not None:
+            return self._stitched
         channels, height, width = picture.shape
         return np.empty((channels, self.generator.scale * height, self.generator.scale * width), picture.dtype)
 

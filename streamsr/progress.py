@@ -138,6 +138,7 @@ class JsonDisplay:
                 "complete": result.complete,
                 "seconds": round(result.seconds, 3),
                 "patches": result.details["patches"],
+                "consistency": result.details["consistency"],
                 "timings": result.details["timings"],
                 "notices": list(result.notices),
                 "gaps": list(result.gaps),
@@ -167,6 +168,7 @@ def summary(result: JobResult) -> list[str]:
     files = ", ".join(str(path) for path in result.outputs)
     drops = result.frames_in - result.frames_out
     head = f"{files}:{state} {result.frames_out} frames, {rate:.1f} fps, {routed(patches)}, {drops} drops"
+    head += agreement(result.details["consistency"])
     return [head, *(f"  note: {notice}" for notice in result.notices), *(f"  lost: {gap}" for gap in result.gaps)]
 
 
@@ -176,6 +178,18 @@ def routed(patches: dict[str, int]) -> str:
         patches[part] / max(patches["total"], 1) for part in ("surround", "unchanged", "skipped")
     )
     return f"patches {surround:.0%} surround, {unchanged:.0%} unchanged, {skipped:.0%} skipped"
+
+
+def agreement(consistency: dict[str, Any] | None) -> str:
+    """Return how well the result gives its input back, as an ending of the summary; empty where that was not seen to.
+
+    >>> agreement({"within_one_level": 0.99998, "max_levels": 1.62})
+    ', 99.99% consistent with the input, at most 1.6 levels off'
+    """
+    if consistency is None:
+        return ""
+    share = int(consistency["within_one_level"] * 10_000) / 10_000  # never rounded up to all of them
+    return f", {share:.2%} consistent with the input, at most {consistency['max_levels']:.1f} levels off"
 
 
 @contextmanager

@@ -25,7 +25,8 @@ class RoutingCount:
     Attributes:
         total: patches.
         surround: those that were enlarged by bicubic interpolation, or kept from the previous frame so.
-        unchanged: those whose output was the previous frame's, bit for bit.
+        unchanged: those whose output was the previous frame's, bit for bit, but for what the consistency projection
+            changes at their border where the patch beside them changed.
         generated: all others; the generator made them.
         launched: patches that the generator really computed: ``generated``, and those that lay in the same launch.
     """

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from streamsr import __version__
+from streamsr.consistency import FILTER, ConsistencyCount
 from streamsr.engine import Engine
 from streamsr.errors import OutputError
 from streamsr.frame import Colour
@@ -64,6 +65,23 @@ def describe_colour(colour: Colour) -> dict[str, Any]:
         "range": "full" if colour.full_range else "limited",
         "siting": colour.siting.name.lower(),
         "assumed": list(colour.assumed),
+    }
+
+
+def describe_consistency(count: ConsistencyCount) -> dict[str, Any] | None:
+    """Return how well the result, brought down again, gives the input back; None where that was not seen to.
+
+    Shares are of the low-resolution samples compared; levels are grey levels of the picture's own bit depth.
+    """
+    if not count.samples:
+        return None
+    return {
+        "filter": FILTER,
+        "samples": count.samples,
+        "within_one_level": round(count.share, 7),
+        "within_one_level_before": round(count.share_before, 7),
+        "outside_by_clipping": round(count.clipped / count.samples, 7),
+        "max_levels": round(count.max_levels, 3),
     }
 
 

@@ -1,7 +1,7 @@
 """FrameUpscaler: a frame in, the same moment enlarged out, on one device.
 
-    route ──► cut ──► generate ──► stitch        luma (or RGB), the patches that need it
-    resample ─────────────────────────►          chroma, through one fixed filter
+    route ──► cut ──► generate ──► stitch ──► project    luma (or RGB), the patches that need it
+    resample ────────────────────────────────────►       chroma, through one fixed filter
 
 Planes that come out are never written to again, so they stay valid for as long as anyone holds them; where nothing
 changed, a frame may share them with the one before.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from streamsr.colour import RgbBridge
+from streamsr.consistency import ConsistencyCount
 from streamsr.enlarger import PictureEnlarger, Settings, StageClocks
 from streamsr.errors import EngineError, UsageError
 from streamsr.frame import Colour, Frame, Plane, PlaneLayout
@@ -35,6 +36,8 @@ class FrameUpscaler:
         halo_px: context on each side of a core; None for the generator's radius, which leaves no seam at all.
         skip_surround: fill the black surround without the generator.
         reuse_unchanged: show the previous output where the input did not change.
+        consistency: project what the generator made, so that it gives the input back (`streamsr.consistency`): luma,
+            or RGB before it becomes planes again.
 
     With a halo below the generator's radius the launch may show at seams, in reused patches too.
 
@@ -52,6 +55,7 @@ class FrameUpscaler:
         halo_px: int | None = None,
         skip_surround: bool = True,
         reuse_unchanged: bool = True,
+        consistency: bool = False,
     ) -> None:
         if generator.channels not in (1, 3):
             raise EngineError(
@@ -62,25 +66,34 @@ class FrameUpscaler:
         if (patch_px is not None and patch_px < 1) or (halo_px is not None and halo_px < 0):
             raise UsageError(f"expected a patch of 1 px or more and a halo of 0 or more, got {patch_px} and {halo_px}")
         self.generator = generator
-        self.settings = Settings(launch, patch_px, halo_px, skip_surround, reuse_unchanged)
+        self.settings = Settings(launch, patch_px, halo_px, skip_surround, reuse_unchanged, consistency)
         self._clocks = StageClocks()
         self._made_for: tuple[int, int, PlaneLayout, Colour] | None = None
         self._enlarger: PictureEnlarger | None = None
         self._bridge: RgbBridge | None = None
         self._chroma: PlaneEnlarger | None = None
-        self._counted = RoutingCount()
+        self._counted, self._measured = RoutingCount(), ConsistencyCount()
         self._latest: Frame | None = None
         self._latest_out: tuple[Plane, ...] = ()
 
     @property
     def clocks(self) -> dict[str, StageClock]:
-        """One clock a stage, by name: route, cut, generate, stitch, chroma; all have one duration a frame."""
+        """One clock a stage, by name: route, cut, generate, stitch, project, chroma; all have one duration a frame."""
         return self._clocks.clocks
 
     @property
     def count(self) -> RoutingCount:
         """Where the patches of all frames so far went."""
         return self._counted if self._enlarger is None else self._counted + self._enlarger.count
+
+    @property
+    def consistency(self) -> ConsistencyCount:
+        """How well the frames so far give their inputs back, as far as that was measured: nothing without projection.
+
+        Of RGB generators the RGB is measured, before it becomes planes, in levels of luma.
+        """
+        measured = self._enlarger.consistency if self._enlarger else None
+        return self._measured + measured if measured else self._measured
 
     @property
     def plan(self) -> LaunchPlan | None:
@@ -111,16 +124,17 @@ class FrameUpscaler:
 
     def _rebuild(self, frame: Frame) -> None:
         """Make everything that depends on size, layout or colour."""
+        self._measured = self.consistency
         self._counted, self._enlarger, self._bridge, self._chroma = self.count, None, None, None
         self._made_for, self._latest = None, None
         layout, size, scale = frame.layout, (frame.width, frame.height), self.generator.scale
         black: float = black_level(full_range=frame.colour.full_range, bit_depth=layout.bit_depth)
-        peak, dtype = float(layout.peak), layout.dtype
+        peak, level, dtype = float(layout.peak), 1.0, layout.dtype
         if self.generator.channels == 3:
             self._bridge = RgbBridge(layout, frame.colour, *size, scale)
             offset, gain = self._bridge.coding.luma
             # Half a level more, so that rounding in RGB leaves black samples black.
-            black, peak = (black + 0.5 - offset) / gain, 1.0
+            black, peak, level = (black + 0.5 - offset) / gain, 1.0, 1.0 / gain
         elif layout.chroma_shift is not None:
             self._chroma = chroma_enlarger(layout, *size, scale, siting=frame.colour.siting)
         self._enlarger = PictureEnlarger(
@@ -131,6 +145,7 @@ class FrameUpscaler:
             peak=peak,
             black=black,
             dtype=np.float32 if self._bridge else dtype,
+            level=level,
         )
 
     def _through_luma(self, frame: Frame) -> tuple[Plane, ...]:

@@ -11,7 +11,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from streamsr.consistency import PlaneProjector
 from streamsr.enlarger import STAGES
 from streamsr.errors import EngineError, UsageError
 from streamsr.frame import Colour, Frame, Plane, PlaneLayout, Siting
@@ -239,7 +241,8 @@ def test_routed_output_is_the_unrouted_output_bit_for_bit_outside_the_surround(
 
 
 @pytest.mark.parametrize("patch_px", [None, 16, 24])
-def test_the_launch_and_the_reuse_change_no_sample_of_a_masked_video(patch_px: int | None) -> None:
+@pytest.mark.parametrize("consistency", [False, True])
+def test_the_launch_and_the_reuse_change_no_sample_of_a_masked_video(patch_px: int | None, consistency: bool) -> None:
     student = STUDENTS[2, 2]
     options = [
         {"launch": "frame", "reuse_unchanged": False},
@@ -248,7 +251,7 @@ def test_the_launch_and_the_reuse_change_no_sample_of_a_masked_video(patch_px: i
         {"launch": "auto"},
         {"launch": "patch", "reuse_unchanged": False},
     ]
-    upscalers = [FrameUpscaler(student, patch_px=patch_px, **option) for option in options]
+    upscalers = [FrameUpscaler(student, patch_px=patch_px, consistency=consistency, **option) for option in options]
     for frame in masked_video(8, 3):
         first, *others = (upscaler.upscale(frame) for upscaler in upscalers)
         for other in others:
@@ -256,10 +259,14 @@ def test_the_launch_and_the_reuse_change_no_sample_of_a_masked_video(patch_px: i
                 np.testing.assert_array_equal(plane, expected)
 
 
-def test_a_region_launch_gives_the_same_picture_and_spares_the_surround(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("consistency", [False, True])
+def test_a_region_launch_gives_the_same_picture_and_spares_the_surround(
+    consistency: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     student = STUDENTS[2, 2]
     regional, whole = (
-        FrameUpscaler(student, launch=launch, patch_px=16, reuse_unchanged=False) for launch in ("auto", "frame")
+        FrameUpscaler(student, launch=launch, patch_px=16, reuse_unchanged=False, consistency=consistency)
+        for launch in ("auto", "frame")
     )
     monkeypatch.setattr("streamsr.launch.LaunchPlan.cheapest", lambda *_: "region")
     made = [regional.upscale(frame) for frame in masked_video(4, 5)]
@@ -269,6 +276,55 @@ def test_a_region_launch_gives_the_same_picture_and_spares_the_surround(monkeypa
             np.testing.assert_array_equal(plane, expected)
     assert 0 < regional.count.launched < regional.count.total
     assert regional.count.launched >= regional.count.generated
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 999), launch=st.sampled_from(["auto", "patch", "frame"]))
+def test_the_projection_is_that_of_the_whole_stitched_picture(seed: int, launch: str) -> None:
+    student = STUDENTS[0, 2]
+    upscaler = FrameUpscaler(student, launch=launch, patch_px=16, skip_surround=False, consistency=True)
+    changed = 0
+    for frame in masked_video(6, seed):
+        made, whole = upscaler.upscale(frame).planes[0], student.whole_picture(frame.planes[0])
+        expected = PlaneProjector(2, frame.width, frame.height).project(frame.planes[0], whole)
+        np.testing.assert_array_equal(made, expected)
+        changed += np.count_nonzero(made != whole)
+    assert changed > 0
+    assert upscaler.count.unchanged > 0
+    assert upscaler.consistency.samples > 0
+
+
+def test_projected_light_does_not_depend_on_whether_the_surround_is_skipped() -> None:
+    routed, unrouted = (
+        FrameUpscaler(STUDENTS[0, 2], launch="patch", patch_px=8, skip_surround=skip, consistency=True)
+        for skip in (True, False)
+    )
+    for frame in masked_video(6, 4):
+        lit = (frame.planes[0] > 20).repeat(2, axis=0).repeat(2, axis=1)
+        np.testing.assert_array_equal(*(each.upscale(frame).planes[0][lit] for each in (routed, unrouted)))
+    assert routed.count.surround > 0
+
+
+def test_the_projection_is_for_pictures_that_are_enlarged() -> None:
+    upscaler = FrameUpscaler(Nearest(scale=1, radius_px=1), launch="frame", consistency=True)
+    frame = noise_frame(PlaneLayout(), 30, 20)
+    np.testing.assert_array_equal(upscaler.upscale(frame).planes[0], frame.planes[0])
+    assert upscaler.consistency.samples == 0
+
+
+@pytest.mark.parametrize(("depth", "contrast"), [(8, 6), (10, 3)])
+def test_rgb_is_projected_before_it_becomes_planes(depth: int, contrast: int) -> None:
+    layout, one = PlaneLayout((1, 1), depth), 1 << (depth - 8)
+    rng = np.random.default_rng(0)
+    luma = (rng.integers(118 - contrast, 118 + contrast, (40, 56)) * one).astype(layout.dtype)
+    chroma = tuple((rng.integers(124, 132, (20, 28)) * one).astype(layout.dtype) for _ in "UV")
+    upscaler = FrameUpscaler(Nearest(scale=2, channels=3, radius_px=1), launch="frame", consistency=True)
+    made = upscaler.upscale(frame_of((luma, *chroma), layout)).planes[0].astype(np.float32)
+    size = (luma.shape[1], luma.shape[0])
+    off = np.abs(np.asarray(Image.fromarray(made).resize(size, Image.Resampling.BICUBIC)) - luma)
+    assert off.max() <= 1.5  # one level in RGB, and the rounding of the planes
+    assert upscaler.consistency.share > 0.999
+    assert upscaler.consistency.share_before < 0.8
 
 
 def test_surround_is_filled_by_interpolation_that_stays_black() -> None:
@@ -349,20 +405,24 @@ def test_batches_come_in_few_shapes() -> None:
     assert len({shape[1:] for shape in student.shapes}) == 1
 
 
-def test_a_generator_that_fails_once_leaves_nothing_stale_behind() -> None:
+@pytest.mark.parametrize("consistency", [False, True])
+def test_a_generator_that_fails_once_leaves_nothing_stale_behind(consistency: bool) -> None:
     student = TorchStudent()
-    upscaler = FrameUpscaler(student, launch="patch", patch_px=16)
+    upscaler = FrameUpscaler(student, launch="patch", patch_px=16, consistency=consistency)
     first, second = (noise_frame(PlaneLayout(), 50, 40, seed) for seed in (1, 2))
     upscaler.upscale(first)
     works, student.generate = student.generate, lambda *_: (_ for _ in ()).throw(RuntimeError("lost the device"))
     with pytest.raises(RuntimeError, match="lost the device"):
         upscaler.upscale(second)
     student.generate = works
-    np.testing.assert_array_equal(upscaler.upscale(second).planes[0], student.whole_picture(second.planes[0]))
+    expected = student.whole_picture(second.planes[0])
+    if consistency:
+        expected = PlaneProjector(2, second.width, second.height).project(second.planes[0], expected)
+    np.testing.assert_array_equal(upscaler.upscale(second).planes[0], expected)
 
 
 def test_every_stage_is_timed_once_a_frame() -> None:
-    upscaler = FrameUpscaler(STUDENTS[0, 2], launch="patch", patch_px=16)
+    upscaler = FrameUpscaler(STUDENTS[0, 2], launch="patch", patch_px=16, consistency=True)
     for frame in masked_video(3, 0):
         upscaler.upscale(frame)
     assert tuple(upscaler.clocks) == STAGES
