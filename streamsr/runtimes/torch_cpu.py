@@ -29,7 +29,12 @@ def load_network(engine: Engine) -> nn.Module:
         raise EngineError(f"{engine.name}: expected a student or srgan network, got {engine.architecture}; upgrade")
     weights = {name: torch.from_numpy(values) for name, values in engine.weights().items()}
     try:
-        network.load_state_dict(weights)
+        found = network.load_state_dict(weights, strict=False)
+        absent = [
+            name for name in found.missing_keys if not name.endswith("num_batches_tracked")
+        ]  # training alone uses it
+        if absent or found.unexpected_keys:
+            raise RuntimeError(f"missing {absent[:3]}, unexpected {found.unexpected_keys[:3]}")
     except RuntimeError as cause:
         line = " ".join(str(cause).split())[:200]
         raise EngineError(f"{engine.name}: expected weights of the network in its manifest, got {line}") from cause

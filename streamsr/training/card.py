@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from streamsr.models.student import Student
-from streamsr.training.pretrain import PretrainSettings
+from streamsr.training.settings import DistillSettings, GanSettings, PretrainSettings
+
+if TYPE_CHECKING:
+    from streamsr.training.ship import RunRecord
 
 DATA = """Train sides of five sets, each set drawn equally often, crops of the dark surround left out; no exam day,
 sequence or surgery is on two sides. CVC-ClinicDB (Bernal et al. 2015) and CVC-ColonDB (Bernal et al. 2012): research
@@ -13,52 +16,138 @@ and education, no commercial use. BKAI-IGH NeoPolyp-Small (Lan et al. 2021, NeoU
 non-commercial research. WCEBleedGen (Zenodo 10.5281/zenodo.10156571): licence not verified. Intermountain-Stanford
 laparoscopy: MIT. **The weights are for research.**"""
 
-LIMITS = """Fidelity weights: they lower the squared error against bicubic reduction of the truth and add no texture of
-their own, but detail finer than the camera's is an estimate, and no medical claim is made. They know clean bicubic
-reduction; on strongly compressed or noisy video they sharpen what compression left. Spots of reflection are enlarged
-like everything else. PSNR says how near the samples are, not whether a finding is visible."""
+FIDELITY = """Fidelity weights: they lower the error against the truth and add no texture of their own, but detail
+finer than the camera's is an estimate, and no medical claim is made. {inputs} Spots of reflection are enlarged like
+everything else. PSNR says how near the samples are, not whether a finding is visible."""
+
+CLEAN = "They know clean bicubic reduction; on strongly compressed or noisy video they sharpen what compression left."
+ROBUST = (
+    "They know blurred, noisy and compressed input; on clean input they are a little softer than the clean weights."
+)
+
+ADVERSARIAL = """**Adversarial weights: they draw texture that looks right and was not measured.** Every fine detail may
+be invented; they are for looking, never for measuring or deciding, and no medical claim is made. The consistency
+projection bounds what they may add: brought down again the picture gives the camera's samples back. They know clean
+bicubic reduction only."""
 
 
-def card(student: Student, settings: PretrainSettings, metrics: dict[str, Any], *, name: str, seconds: float) -> str:
+def card(record: RunRecord, manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
     """Return the card in Markdown, its figures from the measured metrics."""
-    spec = student.spec
-    parameters = sum(parameter.numel() for parameter in student.parameters())
-    return f"""# {name}
-
-A fidelity student: luma in, luma out at x{spec.scale}; chroma goes through a fixed filter elsewhere.
-
-**Architecture.** 3x3 convolutions and ReLU: 1 to {spec.channels}, {spec.depth} times {spec.channels} to
-{spec.channels}, {spec.channels} to {spec.scale**2}; bilinear skip folded in front of the pixel shuffle.
-{parameters:,} parameters, {spec.macs_per_pixel:,} multiply-adds an input pixel, receptive radius
-{spec.receptive_radius_px} px. In training every convolution is a sum of branches that collapses exactly.
-
-**Data.** {DATA}
-
-**Losses and run.** {settings.steps:,} steps of {settings.batch} crops of {settings.patch_px}x{settings.patch_px}
-low-resolution pixels: Charbonnier under bfloat16, the last {settings.finetune_steps:,} steps squared error in float32;
-Adam, {settings.learning_rate:g} down a cosine; moving average of the weights. {seconds / 60:.0f} minutes on one core of
-a two-core processor that other work shared. `train.toml` beside this card is the run:
-`python -m streamsr.training train.toml`.
-
-**INT8.** QDQ ONNX: unsigned 8-bit activations, signed 8-bit weights per channel, float biases; scales from training
-frames, then a short tuning under rounding on training crops.
-
-**Quality.** Luma PSNR in dB inside the field of view, mean over frames (`metrics.json` has the whole frame too).
-
-{table(metrics, "val")}
-
-{table(metrics, "test")}
-
-**Limits.** {LIMITS}
-"""
+    adversarial = manifest["kind"] == "adversarial"
+    robust = getattr(record.settings, "degradation", "clean") == "robust"
+    limits = ADVERSARIAL if adversarial else FIDELITY.format(inputs=ROBUST if robust else CLEAN)
+    parts = [
+        f"# {manifest['name']}",
+        f"{'An adversarial' if adversarial else 'A fidelity'} generator: {manifest['colour']} in, {manifest['colour']} "
+        f"out at x{manifest['scale']}.",
+        f"**Architecture.** {architecture(manifest)}",
+        f"**Data.** {DATA}",
+        f"**Losses and run.** {history(record)} `train.toml` beside this card is the "
+        f"{'last ' if record.follows else ''}run: `streamsr train {record.kind} train.toml`; `curves.png` shows it.",
+    ]
+    if "int8" in metrics["val"]:
+        parts.append(
+            "**INT8.** QDQ ONNX: unsigned 8-bit activations, signed 8-bit weights per channel, float biases; scales "
+            "from training frames, then a short tuning under rounding on training crops."
+        )
+    else:
+        stored = "; convolutions are stored as float16" if manifest["architecture"] == "srgan" else ""
+        parts.append(f"**Precision.** float32{stored}. No INT8 form: none was made, or it lost more than 0.05 dB.")
+    parts += quality(metrics)
+    return "\n\n".join([*parts, f"**Limits.** {limits}"]) + "\n"
 
 
-def table(metrics: dict[str, Any], split: str) -> str:
+def quality(metrics: dict[str, Any]) -> list[str]:
+    """Return the paragraphs of measured quality."""
+    parts = [
+        "**Quality.** Luma PSNR in dB inside the field of view, mean over frames; `projected` is what is shown "
+        "by default: the best form for a CPU made consistent with its input. `metrics.json` has the whole frame too, "
+        "and the share of input samples that are given back within one grey level."
+    ]
+    parts += [table(metrics, split, "field_of_view", 2) for split in ("val", "test")]
+    if "lpips_like" in next(iter(metrics["test"]["bicubic"].values())):
+        parts.append(
+            "LPIPS-like distance, smaller is nearer (SqueezeNet 1.1 trunk with LPIPS v0.1's linear layers; the "
+            "trunk is not proven the one they were fitted on, so these are no LPIPS figures)."
+        )
+        parts.append(table(metrics, "test", "lpips_like", 4))
+    return parts
+
+
+def with_quality(text: str, metrics: dict[str, Any]) -> str:
+    """Return a card with its paragraphs of quality made anew."""
+    before, _, rest = text.partition("**Quality.**")
+    _, limits, after = rest.partition("**Limits.**")
+    return before + "\n\n".join(quality(metrics)) + "\n\n" + limits + after
+
+
+def architecture(manifest: dict[str, Any]) -> str:
+    """Return what the network is made of."""
+    channels, depth, scale = manifest["channels"], manifest["depth"], manifest["scale"]
+    cost = f"{manifest['macs_per_pixel']:,} multiply-adds an input pixel, receptive radius {manifest['radius_px']} px."
+    if manifest["architecture"] == "srgan":
+        return (
+            f"The generator of Ledig et al. 2017 (SRResNet): 9x9 convolution, {depth} residual blocks of {channels} "
+            f"channels with batch normalisation and PReLU, long skip, pixel shuffle, 9x9 convolution. {cost} "
+            f"The default halo of {manifest['halo_px']} px is less than that: seams below a grey level may be left."
+        )
+    return (
+        f"3x3 convolutions and ReLU: 1 to {channels}, {depth} times {channels} to {channels}, {channels} to "
+        f"{scale**2}; bilinear skip folded in front of the pixel shuffle; chroma goes through a fixed filter. "
+        f"{cost} In training every convolution is a sum of branches that collapses exactly."
+    )
+
+
+def history(record: RunRecord) -> str:
+    """Return how the weights came about, the run that they started from first."""
+    before = f"{history(record.follows)} Then: " if record.follows else ""
+    settings = record.settings
+    crops = f"{record.step:,} steps of {settings.batch} crops of {settings.patch_px}x{settings.patch_px} input pixels"
+    if record.step < settings.steps:
+        crops += f" (of {settings.steps:,} planned; the best by validation is kept)"
+    where = (
+        f"{record.seconds / 60:.1f} minutes on {record.device}, bfloat16, Adam at {settings.learning_rate:g} down a "
+        "cosine, moving average of the weights."
+    )
+    return f"{before}{crops}: {losses(record)}; {where}"
+
+
+def losses(record: RunRecord) -> str:
+    """Return what a run's steps lowered."""
+    settings = record.settings
+    if isinstance(settings, GanSettings):
+        form = "squared" if settings.squared_features else "absolute"
+        terms = [
+            f"{settings.feature_weight:g} x {form} distance of features ({feature_name(settings.features)})",
+            f"{settings.adversarial_weight:g} x adversarial loss",
+            f"{settings.pixel_weight:g} x absolute error" if settings.pixel_weight else "",
+            f"{settings.artefact_weight:g} x artefact map (Liang et al. 2022)" if settings.artefact_weight else "",
+            f"{settings.consistency_weight:g} x consistency with the input" if settings.consistency_weight else "",
+        ]
+        spared = ", highlights kept out of feature and adversarial losses" if settings.spare_highlights else ""
+        return " + ".join(term for term in terms if term) + spared
+    assert isinstance(settings, PretrainSettings)
+    terms = [f"Charbonnier, the last {settings.finetune_steps:,} steps squared error in float32"]
+    if isinstance(settings, DistillSettings):
+        terms.append(f"{settings.teacher_weight:g} x distance from {settings.teacher}")
+    if settings.degradation == "robust":
+        terms.append("input blurred, noisy, compressed (JPEG) at random, a quarter clean")
+    if settings.coded_share:
+        terms.append(f"{settings.coded_share:.0%} of the frames through H.264")
+    return ", ".join(terms)
+
+
+def feature_name(path: str) -> str:
+    """Return what a feature network is called."""
+    return "in-domain network" if Path(path).stem == "features" else Path(path).stem
+
+
+def table(metrics: dict[str, Any], split: str, key: str, digits: int) -> str:
     """Return a Markdown table of one side: a row a form, a column a data set."""
     side = metrics[split]
     sets = sorted(side["bicubic"])
     rows = [f"| {split} | {' | '.join(sets)} |", f"|{'---|' * (len(sets) + 1)}"]
-    for form in ("bicubic", "fp32", "int8"):
-        figures = " | ".join(f"{side[form][dataset]['field_of_view']:.2f}" for dataset in sets)
-        rows.append(f"| {form} | {figures} |")
+    shown = {form: figures for form, figures in side.items() if all(key in figures[dataset] for dataset in sets)}
+    for form, figures in shown.items():
+        rows.append(f"| {form} | {' | '.join(f'{figures[dataset][key]:.{digits}f}' for dataset in sets)} |")
     return "\n".join(rows)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from streamsr.errors import DiskFull, OutputError, StreamsrError, UsageError
 
 KEEP = 3
 
@@ -21,24 +26,66 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
     Returns:
         The path of the new checkpoint.
+
+    Raises:
+        OutputError: it cannot be written; the earlier ones are intact.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path, aside = folder / f"step-{step:08d}.pt", folder / f".step-{step:08d}.part"
-    with aside.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    path = folder / f"step-{step:08d}.pt"
+    with saying_what_is_kept(path, folder, RuntimeError):  # which torch makes of a full disk
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".step-*.part"):
+            left.unlink()
+        with written_aside(path) as aside, aside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
     for old in sorted(folder.glob("step-*.pt"))[:-KEEP]:
         old.unlink()
     return path
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Give the name of a file that becomes ``path`` when the body is through, and vanishes when it fails."""
+    aside = path.with_name(f".{path.stem}.part")
+    try:
+        yield aside
+        aside.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink()
+        raise
+
+
+@contextmanager
+def saying_what_is_kept(path: Path, checkpoints: Path, *also: type[Exception]) -> Iterator[None]:
+    """Turn what the body could not write into one line that names the checkpoints that are left.
+
+    Args:
+        path: of what is written.
+        checkpoints: their folder.
+        also: errors that stand for one of the system in the body.
+
+    Raises:
+        OutputError: something could not be written; `DiskFull` where there is no room.
+    """
+    failures: tuple[type[Exception], ...] = (OSError, *also)
+    try:
+        yield
+    except StreamsrError:
+        raise
+    except failures as cause:
+        kept = ", ".join(old.name for old in sorted(checkpoints.glob("step-*.pt"))) or "no checkpoint"
+        kind = DiskFull if getattr(cause, "errno", None) == errno.ENOSPC else OutputError
+        line = " ".join(str(cause).split())[:120]
+        raise kind(f"{path}: expected room to write, got {line}; kept {kept}; free space and resume") from cause
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     """Return the newest checkpoint of a folder, or None where there is none.
 
     Raises:
-        ValueError: the newest checkpoint cannot be read as plain tensors and numbers.
+        UsageError: the newest checkpoint cannot be read as plain tensors and numbers.
     """
     found = sorted(folder.glob("step-*.pt"))
     if not found:
@@ -46,5 +93,9 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(found[-1], map_location="cpu", weights_only=True)
     except Exception as cause:
-        raise ValueError(f"{found[-1]}: expected a training checkpoint, got an unreadable file ({cause})") from cause
+        line = " ".join(str(cause).split())[:120]
+        raise UsageError(
+            f"{found[-1]}: expected a training checkpoint, got an unreadable file ({line}); remove it to go on from "
+            "the one before"
+        ) from cause
     return state

@@ -1,202 +1,203 @@
-"""Train a student towards the truth: bf16 steps under Charbonnier loss, then float32 steps under squared error."""
+"""Train a network towards the truth: bf16 steps under Charbonnier loss, then float32 steps under squared error."""
 
 from __future__ import annotations
 
-import json
-import logging
-import math
-import time
-from dataclasses import asdict, dataclass
+import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from streamsr.errors import UsageError
-from streamsr.models.student import SPECS, BranchedStudent, Student
-from streamsr.quality.fidelity import psnr_db
-from streamsr.training.checkpoint import load_checkpoint, save_checkpoint
-from streamsr.training.data import CropSampler, LumaPair, bicubic_up, field_masks, load_pairs
+from streamsr.training.crops import Crops, CropSampler, Degradation, FrameBank
+from streamsr.training.data import Pair, Samples, bicubic_up, field_masks, load_pairs, mean_by_set
+from streamsr.training.losses import charbonnier, fft_l1, luma_of_rgb, mean_squared
+from streamsr.training.networks import build_network, colour_of, load_weights, plain, scale_of
+from streamsr.training.run import Run, Settings
+from streamsr.training.settings import DistillSettings, PretrainSettings
 
-log = logging.getLogger(__name__)
-
-CHARBONNIER_EPSILON = 1e-3
-
-
-@dataclass(frozen=True)
-class PretrainSettings:
-    """What a run is made of; one TOML file of these keys.
-
-    Attributes:
-        model: name in `streamsr.models.student.SPECS`.
-        data: folder with MANIFEST.tsv.
-        output: folder for checkpoints, log and weights.
-        steps: optimiser steps altogether.
-        finetune_steps: how many of them, the last, run in float32 under squared error.
-        batch: crops a step.
-        patch_px: side of the low-resolution crop.
-        learning_rate: Adam's first rate; falls along a cosine to a thousandth.
-        ema_decay: decay of the moving average of the weights that is validated and shipped.
-        validate_every: steps between validations.
-        checkpoint_every: steps between checkpoints.
-        seed: crops and first weights are a function of it.
-        threads: CPU threads.
-    """
-
-    model: str
-    data: str
-    output: str
-    steps: int = 40_000
-    finetune_steps: int = 3_000
-    batch: int = 16
-    patch_px: int = 48
-    learning_rate: float = 1e-3
-    ema_decay: float = 0.999
-    validate_every: int = 4_000
-    checkpoint_every: int = 1_000
-    seed: int = 1
-    threads: int = 1
+CODED_CRFS = (18, 23, 28, 32)
+"""H.264 qualities of reduced pictures, from near-transparent to what small recorders write."""
 
 
-def learning_rate_at(settings: PretrainSettings, step: int) -> float:
-    """Return the rate of a step: 500 steps of warming up, then a cosine down to a thousandth."""
-    warm = min(1.0, (step + 1) / 500)
-    cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-    return settings.learning_rate * warm * (0.001 + 0.999 * cosine)
-
-
-def loss_of(output: Tensor, truth: Tensor, *, squared: bool) -> Tensor:
-    """Return the Charbonnier loss sqrt(e^2 + eps^2) (Lai et al. 2017), or the mean squared error."""
-    error = output.float() - truth
-    return error.square().mean() if squared else (error.square() + CHARBONNIER_EPSILON**2).sqrt().mean()
-
-
-def validate(student: Student, pairs: list[LumaPair], masks: list[Any]) -> dict[str, float]:
-    """Return the luma PSNR in dB inside the field of view, averaged over the frames of each set, and ``mean``."""
-    student.eval()
-    figures: dict[str, list[float]] = {}
-    with torch.inference_mode():
-        for pair, mask in zip(pairs, masks, strict=True):
-            figures.setdefault(pair.dataset, []).append(psnr_db(enlarge(student, pair.lr), pair.hr, mask=mask))
-    means = {name: sum(values) / len(values) for name, values in figures.items()}
-    return {**means, "mean": sum(means.values()) / len(means)}
-
-
-def enlarge(student: nn.Module, lr: Any) -> Any:
-    """Enlarge (h, w) uint8 luma with a network on the whole frame; rounds half to even."""
-    output = student(torch.from_numpy(lr)[None, None].float() / 255.0)[0, 0]
-    return (output * 255.0).round().clamp(0, 255).to(torch.uint8).numpy()
-
-
-def bicubic_figures(pairs: list[LumaPair], masks: list[Any], scale: int) -> dict[str, float]:
-    """Return the same figures as `validate` for bicubic interpolation."""
-    figures: dict[str, list[float]] = {}
-    for pair, mask in zip(pairs, masks, strict=True):
-        figures.setdefault(pair.dataset, []).append(psnr_db(bicubic_up(pair.lr, scale), pair.hr, mask=mask))
-    means = {name: sum(values) / len(values) for name, values in figures.items()}
-    return {**means, "mean": sum(means.values()) / len(means)}
-
-
-class Pretraining:
-    """One run: network, optimiser, average and place in the schedule; goes on from its newest checkpoint.
+class GeneratorRun(Run[Settings]):
+    """A run whose network enlarges: data, average and validation are the same for all of them.
 
     Args:
         settings: the run.
+        network: trained instead of the one that the settings name.
 
     Raises:
         UsageError: there is no such model.
-        ValueError: the newest checkpoint is damaged, or of another network.
     """
 
-    def __init__(self, settings: PretrainSettings) -> None:
-        if settings.model not in SPECS:
-            raise UsageError(f"expected a model among {', '.join(SPECS)}, got {settings.model!r}; mend the settings")
-        torch.set_num_threads(settings.threads)
-        torch.manual_seed(settings.seed)
-        self.settings, self.folder = settings, Path(settings.output)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.spec = SPECS[settings.model]
-        self.network = BranchedStudent(self.spec)
-        self.average = BranchedStudent(self.spec)
-        self.average.load_state_dict(self.network.state_dict())
-        self.optimiser = torch.optim.Adam(self.network.parameters(), settings.learning_rate, betas=(0.9, 0.99))
-        self.step = 0
-        self.seconds = 0.0
-        self.best = -math.inf
+    def __init__(self, settings: Settings, network: nn.Module | None = None) -> None:
+        super().__init__(settings)
+        made = network if network is not None else build_network(settings.model)
+        self.scale, self.colour = scale_of(made), colour_of(made)
+        self.networks["network"] = made.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.networks["average"] = copy.deepcopy(made).requires_grad_(False)
+        self.optimisers["network"] = self.make_optimiser(made)
+        self.forward: Any = torch.compile(made) if settings.compiled else made
+
+    def start_from(self, path: str) -> None:
+        """Take another run's weights, if a path is given.
+
+        Raises:
+            UsageError: the file is unreadable or of another network.
+        """
+        if path:
+            load_weights(path, self.networks["network"])
+            self.networks["average"].load_state_dict(copy.deepcopy(self.networks["network"].state_dict()))
+
+    def prepare(self) -> None:
+        """Load the train side to the device and some frames of the validation side."""
+        settings, data = self.settings, Path(self.settings.data)
+        pairs = load_pairs(data, "train", self.scale, colour=self.colour)
+        self.sampler = self.make_sampler(pairs)
+        self.validation = load_pairs(
+            data, "val", self.scale, colour=self.colour, most_per_set=settings.validation_frames
+        )
+        self.masks = field_masks(self.validation)
+        reference = [
+            psnr_on_device(bicubic_up(pair.lr, self.scale), pair, mask, self.device)
+            for pair, mask in zip(self.validation, self.masks, strict=True)
+        ]
+        self.note({"bicubic": mean_by_set(self.validation, reference)})
+
+    def make_sampler(self, pairs: list[Pair]) -> CropSampler:
+        """Return the source of crops."""
+        bank = FrameBank(pairs, scale=self.scale, device=self.device)
+        return CropSampler(bank, patch_px=self.settings.patch_px, batch=self.settings.batch)
+
+    def validate(self) -> dict[str, Any]:
+        """Return the luma PSNR in dB inside the field of view, averaged over the frames of each set, and ``score``."""
+        network = plain(self.averaged).eval()
+        figures = [
+            psnr_on_device(enlarge(network, pair.lr, self.device), pair, mask, self.device)
+            for pair, mask in zip(self.validation, self.masks, strict=True)
+        ]
+        means = mean_by_set(self.validation, figures)
+        return {"psnr_db": means, "score": means["mean"]}
+
+
+class Pretraining(GeneratorRun[PretrainSettings]):
+    """A run towards the truth; see `GeneratorRun`."""
+
+    def __init__(self, settings: PretrainSettings, network: nn.Module | None = None) -> None:
+        super().__init__(settings, network)
+        self.start_from(settings.start)
         self.resume()
 
-    def resume(self) -> None:
-        """Take up the newest checkpoint, if there is one."""
-        state = load_checkpoint(self.folder / "checkpoints")
-        if state is None:
-            return
-        if state["model"] != self.settings.model:
-            raise ValueError(f"{self.folder}: expected a checkpoint of {self.settings.model}, got {state['model']}")
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
-        log.info("resumed at step %d", self.step)
+    @property
+    def phase(self) -> str:
+        """Name the loss of the next step."""
+        return "squared" if self.step >= self.settings.steps - self.settings.finetune_steps else "charbonnier"
 
-    def save(self) -> None:
-        """Write a checkpoint of the whole run."""
-        state = {
-            "model": self.settings.model,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "best": self.best,
-        }
-        save_checkpoint(self.folder / "checkpoints", self.step, state)
+    def make_sampler(self, pairs: list[Pair]) -> CropSampler:
+        """Return crops, degraded as the settings say."""
+        if self.settings.degradation == "clean":
+            return super().make_sampler(pairs)
+        from streamsr.training.degrade import robust
 
-    def run(self) -> Student:
-        """Train to the end and return the averaged, collapsed network."""
-        settings, scale = self.settings, self.spec.scale
-        pairs = load_pairs(Path(settings.data), "train", scale)
-        sampler = CropSampler(
-            pairs, scale=scale, patch_px=settings.patch_px, batch=settings.batch, seed=settings.seed + self.step
+        degrade: Degradation = robust
+        pairs, coded = through_codec(pairs, self.settings.coded_share, self.settings.seed)
+        bank = FrameBank(pairs, scale=self.scale, device=self.device)
+        chosen = torch.tensor([file in coded for file in bank.files], device=self.device)
+        return CropSampler(
+            bank, patch_px=self.settings.patch_px, batch=self.settings.batch, degrade=degrade, coded=chosen
         )
-        validation = load_pairs(Path(settings.data), "val", scale, most_per_set=8)
-        masks = field_masks(validation)
-        self.note({"bicubic": bicubic_figures(validation, masks, scale), "settings": asdict(settings)})
-        started, running = time.monotonic() - self.seconds, 0.0
-        for lr, hr in sampler:
-            if self.step >= settings.steps:
-                break
-            running = 0.99 * running + 0.01 * self.take_step(lr, hr)
-            self.seconds = time.monotonic() - started
-            if self.step % settings.validate_every == 0 or self.step == settings.steps:
-                figures = validate(self.average.collapse(), validation, masks)
-                self.best = max(self.best, figures["mean"])
-                self.note({"step": self.step, "seconds": round(self.seconds), "loss": running, "psnr_db": figures})
-            if self.step % settings.checkpoint_every == 0 or self.step == settings.steps:
-                self.save()
-        return self.average.collapse()
 
-    def take_step(self, lr: Tensor, hr: Tensor) -> float:
-        """Take one optimiser step and return its loss."""
-        squared = self.step >= self.settings.steps - self.settings.finetune_steps
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate_at(self.settings, self.step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=not squared):
-            output = self.network(lr)
-        loss = loss_of(output, hr, squared=squared)
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimiser.step()
-        self.step += 1
-        decay = min(self.settings.ema_decay, self.step / (self.step + 10))
-        with torch.no_grad():
-            for ours, theirs in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                ours.lerp_(theirs, 1 - decay)
-        return float(loss.detach())
+    def take_step(self) -> dict[str, Tensor]:
+        """Take one optimiser step."""
+        crops = self.sampler.draw()
+        exact = self.phase == "squared"
+        with self.mixed(enabled=not exact):
+            output = self.forward(crops.lr)
+        loss = self.loss_of(output.float(), crops, exact=exact)
+        self.descend(loss, "network")
+        self.update_average("network")
+        return {"loss": loss.detach()}
 
-    def note(self, line: dict[str, Any]) -> None:
-        """Append a line to the run's log."""
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        log.info("%s", json.dumps(line))
+    def loss_of(self, output: Tensor, crops: Crops, *, exact: bool) -> Tensor:
+        """Return the loss of a batch."""
+        if exact:
+            return mean_squared(output, crops.hr)
+        loss = charbonnier(output, crops.hr)
+        return loss + self.settings.fft_weight * fft_l1(output, crops.hr) if self.settings.fft_weight else loss
+
+
+class Distilling(Pretraining):
+    """A run towards the truth and a teacher's output.
+
+    Raises:
+        UsageError: the teacher is unknown, reads other colours or enlarges otherwise.
+    """
+
+    settings: DistillSettings
+
+    def __init__(self, settings: DistillSettings) -> None:
+        super().__init__(settings)
+        teacher = build_network(settings.teacher)
+        load_weights(settings.teacher_weights, teacher)
+        if (scale_of(teacher), colour_of(teacher)) != (self.scale, self.colour):
+            raise UsageError(
+                f"expected a teacher of x{self.scale} on {self.colour}, got {settings.teacher}; name another"
+            )
+        self.teacher = plain(teacher).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.teacher.eval().requires_grad_(False)
+
+    def loss_of(self, output: Tensor, crops: Crops, *, exact: bool) -> Tensor:
+        """Return the loss of a batch: the truth's, and the distance from the teacher."""
+        loss = super().loss_of(output, crops, exact=exact)
+        if exact:
+            return loss
+        with torch.no_grad(), self.mixed():
+            shown: Tensor = self.teacher(crops.lr)
+        apart: Tensor = (output - shown.float()).abs().mean()
+        return loss + self.settings.teacher_weight * apart
+
+
+def through_codec(pairs: list[Pair], share: float, seed: int) -> tuple[list[Pair], set[str]]:
+    """Send the reduced pictures of a share of the frames through H.264; return all pairs and the names of those."""
+    from dataclasses import replace
+
+    from streamsr.training.degrade import h264_frames
+
+    random = np.random.default_rng(seed)
+    chosen = {pair.file for pair in pairs if random.random() < share}
+    by_shape: dict[tuple[int, ...], list[Pair]] = {}
+    for pair in pairs:
+        if pair.file in chosen:
+            by_shape.setdefault(pair.lr.shape, []).append(pair)
+    coded: dict[str, Samples] = {}
+    for members in by_shape.values():
+        for first, crf in enumerate(CODED_CRFS):
+            if part := members[first :: len(CODED_CRFS)]:
+                decoded = h264_frames([pair.lr for pair in part], crf=crf)
+                coded |= {pair.file: frame for pair, frame in zip(part, decoded, strict=True)}
+    return [replace(pair, lr=coded[pair.file]) if pair.file in coded else pair for pair in pairs], set(coded)
+
+
+@torch.inference_mode()
+def enlarge(network: nn.Module, lr: Samples, device: torch.device | None = None) -> Samples:
+    """Enlarge one frame whole: (h, w) or (h, w, 3) uint8; rounds half to even."""
+    device = device or torch.device("cpu")
+    network = network.to(device)
+    planes = torch.from_numpy(np.ascontiguousarray(lr)).to(device)
+    planes = planes[None, None] if lr.ndim == 2 else planes.permute(2, 0, 1)[None]
+    output = network(planes.float() / 255.0)[0]
+    rounded = (output * 255.0).round().clamp(0, 255).to(torch.uint8)
+    return np.ascontiguousarray((rounded[0] if lr.ndim == 2 else rounded.permute(1, 2, 0)).cpu().numpy())
+
+
+@torch.inference_mode()
+def psnr_on_device(picture: Samples, pair: Pair, mask: Any, device: torch.device) -> float:
+    """Return the luma PSNR in dB of a picture inside a mask; RGB pictures are brought to 8-bit luma first."""
+    planes = [torch.from_numpy(np.ascontiguousarray(each)).to(device) for each in (picture, pair.hr)]
+    if picture.ndim == 3:
+        planes = [(luma_of_rgb(plane.permute(2, 0, 1)[None].double() / 255) * 255).round()[0, 0] for plane in planes]
+    error = (planes[0].double() - planes[1].double())[torch.from_numpy(mask).to(device)]
+    return float(10 * torch.log10(255.0**2 / error.square().mean().clamp(min=1e-12)))

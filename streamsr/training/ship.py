@@ -1,40 +1,256 @@
-"""Make an engine folder out of trained weights: files, hashes, measured quality, card."""
+"""Make an engine folder out of a run: files, hashes, INT8 form, measured quality, card. What is worse is refused."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal
+import logging
+import shutil
+import tempfile
+from dataclasses import dataclass, fields
+from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
+from torch import nn
 
-from streamsr.config import GeneratorSettings
-from streamsr.engine import MANIFEST, Engine, read_engine
-from streamsr.errors import EngineError
+from streamsr.engine import MANIFEST, read_engine
+from streamsr.errors import EngineError, OutputError, UsageError
+from streamsr.models.srgan import SRGANGenerator
 from streamsr.models.student import Student
-from streamsr.quality.fidelity import psnr_db
-from streamsr.runtimes import load_generator
 from streamsr.runtimes.onnx_graph import quantised_student
-from streamsr.training.card import card
-from streamsr.training.data import CropSampler, LumaPair, bicubic_up, field_masks, load_pairs
-from streamsr.training.pretrain import PretrainSettings
+from streamsr.training.card import card, with_quality
+from streamsr.training.crops import CropSampler, FrameBank
+from streamsr.training.curves import read_log
+from streamsr.training.data import load_pairs
+from streamsr.training.measure import Perceptual, measure_engine
+from streamsr.training.networks import build_network, load_weights, plain
 from streamsr.training.quantise import RoundedStudent, calibrate, tune
+from streamsr.training.run import BEST
+from streamsr.training.settings import KINDS, RunSettings
 
-Luma = NDArray[np.uint8]
+log = logging.getLogger(__name__)
 
 INT8_LOSS_DB = 0.05
 """What an INT8 form may lose on any validation set."""
 
-TUNING_STEPS = 200
-"""Optimiser steps under rounding: tiny-x2 lost up to 0.085 dB without, 0.04 dB after 150, 0.03 dB after 300."""
+TUNING_STEPS = 400
+"""Optimiser steps under rounding, of 8 crops: after 200 fast-x2 lost up to 0.064 dB on validation frames."""
 
 CALIBRATION_FRAMES = 8
 """Training frames of each set from which INT8 scales are chosen."""
+
+JUDGED_FRAMES = 20
+"""Validation frames of each set on which forms are compared; the test side is measured whole."""
+
+SRGAN_HALO_PX = 10
+"""Context that leaves less than a grey level of seam (facts of trained networks of this depth); its radius is 40."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run's folder tells of it.
+
+    Attributes:
+        kind: ``pretrain``, ``gan``, ``distill`` or ``features``.
+        settings: of the run.
+        device: name of what it ran on.
+        step: at which its best weights were validated.
+        seconds: that it ran, loading and validation included.
+        folder: where its weights, log and curves are.
+        follows: the run whose weights it started from, if its folder lies beside.
+    """
+
+    kind: str
+    settings: RunSettings
+    device: str
+    step: int
+    seconds: float
+    folder: Path
+    follows: RunRecord | None = None
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read a run's log.
+
+    Raises:
+        UsageError: there is none, or it is of another version.
+    """
+    try:
+        lines = read_log(folder)
+        starts = [line for line in lines if "settings" in line]
+        values, devices = starts[-1]["settings"], dict.fromkeys(line["device"] for line in starts)
+        best = max((line for line in lines if "score" in line), key=lambda line: float(line["score"]))
+    except (OSError, LookupError, ValueError) as cause:
+        raise UsageError(
+            f"{folder}: expected the folder of a run with a validation in its log.jsonl, got none; name another"
+        ) from cause
+    for kind, form in sorted(KINDS.items(), key=lambda item: len(fields(item[1]))):
+        if set(values) <= {field.name for field in fields(form)}:
+            settings = form(**values)
+            before = _run_before(folder, getattr(settings, "start", ""))
+            seconds = max(float(line.get("seconds", 0.0)) for line in lines)
+            return RunRecord(kind, settings, " and ".join(devices), best["step"], seconds, folder, before)
+    raise UsageError(f"{folder}: expected settings of this version, got others; train it anew")
+
+
+def _run_before(folder: Path, start: str) -> RunRecord | None:
+    """Return the run whose weights another started from, where its folder is, or lies beside under its old name."""
+    if not start:
+        return None
+    for before in (Path(start).parent, folder.parent / Path(start).parent.name):
+        if before != folder and (before / "log.jsonl").is_file():
+            return read_run(before)
+    return None
+
+
+def ship(
+    run: Path,
+    engines: Path,
+    *,
+    name: str | None = None,
+    data: Path | None = None,
+    perceptual: Perceptual | None = None,
+    int8: bool = True,
+) -> Path:
+    """Make the engine folder of a run and put it in place, if it is no worse than the one that is there.
+
+    Args:
+        run: the run's folder.
+        engines: where engine folders are.
+        name: of the engine; the model's name when None.
+        data: folder of the data; the run's own when None.
+        perceptual: weights of the LPIPS-like distance, which judges adversarial weights.
+        int8: whether an INT8 form is wanted.
+
+    Returns:
+        The engine folder.
+
+    Raises:
+        UsageError: the run cannot be read.
+        OutputError: there is no such folder of engines.
+        EngineError: the engine that is there is better on the validation side, or has an INT8 form while that of the
+            run loses more than `INT8_LOSS_DB` on a set; the run and that engine are left as they are.
+    """
+    record = read_run(run)
+    if not engines.is_dir():
+        raise OutputError(f"{engines}: expected the folder of engines, got none; make it or name another")
+    name, data = name or record.settings.model, data or Path(record.settings.data)
+    network = build_network(record.settings.model)
+    load_weights(str(run / BEST), network)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=engines) as made_in:
+        folder = Path(made_in) / name
+        write_files(folder, plain(network), data, kind="adversarial" if record.kind == "gan" else "fidelity", int8=int8)
+        judge = perceptual if record.kind == "gan" else None
+        side = measure_engine(folder, data, split="val", perceptual=judge, most_per_set=JUDGED_FRAMES)
+        if lossy := int8_losses(side):
+            refuse_lossy(engines / name, lossy)
+            leave_out_int8(folder)
+            side = measure_engine(folder, data, split="val", perceptual=judge, most_per_set=JUDGED_FRAMES)
+        metrics = {"val": side, "test": measure_engine(folder, data, split="test", perceptual=perceptual)}
+        refuse_worse(engines / name, metrics["val"], data, perceptual)
+        replace(folder / "metrics.json", json.dumps(metrics, indent=1).encode() + b"\n")
+        replace(folder / "card.md", card(record, read_manifest(folder), metrics).encode())
+        replace(folder / "train.toml", settings_text(record).encode())
+        if (run / "curves.png").is_file():
+            shutil.copy(run / "curves.png", folder / "curves.png")
+        (engines / name).mkdir(exist_ok=True)
+        stale = {path.name for path in (engines / name).glob("model.*")} - {path.name for path in folder.iterdir()}
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST):
+            path.replace(engines / name / path.name)
+        for left in stale:  # forms that the new weights do not have
+            (engines / name / left).unlink()
+    return engines / name
+
+
+def measure_again(folder: Path, data: Path, *, perceptual: Perceptual | None = None) -> dict[str, Any]:
+    """Measure an engine that is in place and write its metrics, and the figures in its card, anew.
+
+    Raises:
+        EngineError: the engine is damaged, or has no card.
+    """
+    judge = perceptual if read_engine(folder).kind == "adversarial" else None
+    if not (folder / "card.md").is_file():
+        raise EngineError(f"{folder}: expected an engine with its card.md, got none; ship it anew")
+    metrics = {
+        "val": measure_engine(folder, data, split="val", perceptual=judge, most_per_set=JUDGED_FRAMES),
+        "test": measure_engine(folder, data, split="test", perceptual=perceptual),
+    }
+    replace(folder / "metrics.json", json.dumps(metrics, indent=1).encode() + b"\n")
+    text = (folder / "card.md").read_text(encoding="utf-8")
+    replace(folder / "card.md", with_quality(text, metrics).encode())
+    return metrics
+
+
+def write_files(folder: Path, network: nn.Module, data: Path, *, kind: str, int8: bool = True) -> None:
+    """Write weights and manifest of a network, its INT8 form too where it is a student and one is wanted."""
+    if isinstance(network, Student):
+        content = quantise(network, data, tuning_steps=TUNING_STEPS)[0] if int8 else b""
+        write_engine(folder, network, content, kind=kind)
+        if not int8:
+            leave_out_int8(folder)
+    elif isinstance(network, SRGANGenerator):
+        write_srgan(folder, network, kind=kind)
+    else:
+        raise UsageError(f"expected a student or an SRGAN generator to ship, got {type(network).__name__}")
+
+
+def int8_losses(side: dict[str, Any]) -> dict[str, float]:
+    """Return what an INT8 form loses in dB on every set, if that is more than `INT8_LOSS_DB` on one of them."""
+    if "int8" not in side:
+        return {}
+    losses = {name: row["field_of_view"] - side["int8"][name]["field_of_view"] for name, row in side["fp32"].items()}
+    return {name: round(loss, 4) for name, loss in losses.items()} if max(losses.values()) > INT8_LOSS_DB else {}
+
+
+def refuse_lossy(there: Path, losses: dict[str, float]) -> None:
+    """Refuse an INT8 form that loses too much where the engine that is there has one that does not.
+
+    Raises:
+        EngineError: it does.
+    """
+    if (there / MANIFEST).is_file() and "int8" in read_manifest(there)["precisions"]:
+        raise EngineError(
+            f"{there.name}: expected INT8 to lose at most {INT8_LOSS_DB} dB, got {losses}; not replaced, tune it longer"
+        )
+    log.warning("%s: INT8 would lose %s dB, more than %s; left out", there.name, losses, INT8_LOSS_DB)
+
+
+def leave_out_int8(folder: Path) -> None:
+    """Take the INT8 form out of an engine that was just written."""
+    manifest = read_manifest(folder)
+    name = manifest["precisions"].pop("int8")
+    del manifest["files"][name]
+    (folder / name).unlink()
+    replace(folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
+
+
+def refuse_worse(there: Path, side: dict[str, Any], data: Path, perceptual: Perceptual | None) -> None:
+    """Refuse what is worse, on the validation side, than the engine that is there; both are measured on the same files.
+
+    Fidelity weights are compared by the mean luma PSNR of the sets, adversarial ones by the LPIPS-like distance.
+
+    Raises:
+        EngineError: the engine that is there is better.
+    """
+    if not (there / MANIFEST).is_file():
+        return
+    adversarial = read_engine(there).kind == "adversarial"
+    key, sign = ("lpips_like", -1.0) if adversarial else ("field_of_view", 1.0)
+    if adversarial and perceptual is None:
+        raise UsageError("expected --squeezenet and --lpips-linear, which judge adversarial weights, got none")
+    old_side = measure_engine(
+        there, data, split="val", perceptual=perceptual if adversarial else None, most_per_set=JUDGED_FRAMES
+    )
+    form = "projected" if adversarial else "fp32"
+    old, new = (float(np.mean([row[key] for row in each[form].values()])) for each in (old_side, side))
+    if not sign * new >= sign * old:  # NaN is worse too
+        raise EngineError(
+            f"{there.name}: expected weights no worse than those there, {old:.4f}, got {new:.4f}; not replaced"
+        )
 
 
 def quantise(student: Student, data: Path, *, tuning_steps: int) -> tuple[bytes, Student]:
@@ -45,41 +261,35 @@ def quantise(student: Student, data: Path, *, tuning_steps: int) -> tuple[bytes,
         data: folder with MANIFEST.tsv.
         tuning_steps: optimiser steps under rounding; 0 for none.
     """
-    pairs = load_pairs(data, "train", student.spec.scale, most_per_set=200)
-    shown = [pair.lr for pair in load_pairs(data, "train", student.spec.scale, most_per_set=CALIBRATION_FRAMES)]
+    scale = student.spec.scale
+    pairs = load_pairs(data, "train", scale, most_per_set=200)
+    shown = [pair.lr for pair in load_pairs(data, "train", scale, most_per_set=CALIBRATION_FRAMES)]
     rounded = RoundedStudent(student, calibrate(student, shown))
-    sampler = CropSampler(pairs, scale=student.spec.scale, patch_px=48, batch=16, seed=7)
+    torch.manual_seed(7)
+    bank = FrameBank(pairs, scale=scale, device=torch.device("cpu"))
+    sampler = CropSampler(bank, patch_px=min(48, bank.smallest_px), batch=8)
     tune(rounded, iter(sampler), steps=tuning_steps)
     scales = rounded.scales()
     content = quantised_student(
         arrays(rounded.student),
-        scale=student.spec.scale,
+        scale=scale,
         activation_clips=scales.activation_clips,
         weight_scales=scales.weight_scales,
     )
     return content, rounded.student
 
 
-def arrays(student: Student) -> dict[str, NDArray[np.float32]]:
-    """Return a student's weights by name, as they are stored."""
-    return {name: tensor.detach().numpy().astype(np.float32) for name, tensor in student.state_dict().items()}
-
-
-def mean_psnr(enlarge: Callable[[Luma], Luma], pairs: list[LumaPair], masks: list[Any]) -> dict[str, dict[str, float]]:
-    """Return luma PSNR in dB a data set, inside the field of view and over the whole frame, averaged over frames."""
-    figures: dict[str, list[tuple[float, float]]] = {}
-    for pair, mask in zip(pairs, masks, strict=True):
-        picture = enlarge(pair.lr)
-        figures.setdefault(pair.dataset, []).append((psnr_db(picture, pair.hr, mask=mask), psnr_db(picture, pair.hr)))
+def arrays(network: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """Return a network's weights by name, as they are stored."""
     return {
-        name: {"field_of_view": round(float(inside), 3), "whole_frame": round(float(whole), 3), "frames": len(values)}
-        for name, values in figures.items()
-        for inside, whole in [np.mean(values, axis=0)]
+        name: tensor.detach().cpu().numpy().astype(np.float32)
+        for name, tensor in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
     }
 
 
 def write_engine(folder: Path, student: Student, int8: bytes, *, kind: str = "fidelity") -> None:
-    """Write the files of an engine and its manifest, each aside and renamed.
+    """Write the files of a student's engine and its manifest, each aside and renamed.
 
     Args:
         folder: ``engines/NAME``.
@@ -87,13 +297,8 @@ def write_engine(folder: Path, student: Student, int8: bytes, *, kind: str = "fi
         int8: its quantised form.
         kind: ``fidelity`` or ``adversarial``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     spec = student.spec
-    files = {"model.safetensors": save(arrays(student)), "model.int8.onnx": int8}
-    for name, content in files.items():
-        replace(folder / name, content)
-    manifest = {
-        "name": folder.name,
+    shape = {
         "architecture": "student",
         "scale": spec.scale,
         "colour": "luma",
@@ -102,63 +307,70 @@ def write_engine(folder: Path, student: Student, int8: bytes, *, kind: str = "fi
         "depth": spec.depth,
         "radius_px": spec.receptive_radius_px,
         "halo_px": spec.receptive_radius_px,
-        "patch_px": 32,
         "macs_per_pixel": spec.macs_per_pixel,
-        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         "precisions": {"fp32": "model.safetensors", "int8": "model.int8.onnx"},
     }
-    replace(folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
+    write_with_manifest(folder, shape, {"model.safetensors": save(arrays(student)), "model.int8.onnx": int8})
 
 
-def ship(folder: Path, student: Student, settings: PretrainSettings, *, seconds: float) -> None:
-    """Make the whole engine folder of a finished run: files, manifest, INT8 form, metrics, card, settings.
+def write_srgan(folder: Path, generator: SRGANGenerator, *, kind: str) -> None:
+    """Write the files of an SRGAN generator's engine; weights as float16, as its card says, statistics as float32.
 
     Args:
         folder: ``engines/NAME``.
-        student: the trained network.
-        settings: of its run.
-        seconds: that its run took.
-
-    Raises:
-        EngineError: the INT8 form loses more than `INT8_LOSS_DB` on a validation set.
+        generator: in training form, batch normalisation apart.
+        kind: ``fidelity`` or ``adversarial``.
     """
-    data = Path(settings.data)
-    int8, _ = quantise(student, data, tuning_steps=TUNING_STEPS)
-    write_engine(folder, student, int8)
-    metrics = {split: measure_engine(folder, data, split=split) for split in ("val", "test")}
-    losses = {
-        name: row["field_of_view"] - metrics["val"]["int8"][name]["field_of_view"]
-        for name, row in metrics["val"]["fp32"].items()
+    tensors: dict[str, NDArray[Any]] = {}
+    for name, values in arrays(generator).items():
+        convolution = name.endswith("weight") and values.ndim == 4
+        tensors[name] = values.astype(np.float16) if convolution else values
+    shape = {
+        "architecture": "srgan",
+        "scale": generator.scale,
+        "colour": "rgb",
+        "kind": kind,
+        "channels": 64,
+        "depth": generator.num_blocks,
+        "radius_px": generator.receptive_radius_px,
+        "halo_px": SRGAN_HALO_PX,
+        "macs_per_pixel": generator.macs_per_pixel,
+        "precisions": {"fp32": "model.safetensors"},
     }
-    if max(losses.values()) > INT8_LOSS_DB:
-        raise EngineError(f"{folder}: expected INT8 to lose at most {INT8_LOSS_DB} dB, got {losses}; tune it longer")
-    replace(folder / "metrics.json", json.dumps(metrics, indent=1).encode() + b"\n")
-    replace(folder / "card.md", card(student, settings, metrics, name=folder.name, seconds=seconds).encode())
-    kept = {**asdict(settings), "data": "DATA", "output": f"runs/{folder.name}"}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in kept.items()]
-    replace(folder / "train.toml", ("\n".join(lines) + "\n").encode())
+    write_with_manifest(folder, shape, {"model.safetensors": save(tensors)})
 
 
-def measure_engine(folder: Path, data: Path, *, split: str) -> dict[str, Any]:
-    """Measure a written engine, as it will run, beside bicubic interpolation on one side of the data."""
-    engine = read_engine(folder)
-    pairs = load_pairs(data, split, engine.scale)
-    masks = field_masks(pairs)
-    figures: dict[str, Any] = {"bicubic": mean_psnr(lambda lr: bicubic_up(lr, engine.scale), pairs, masks)}
-    for precision in ("fp32", "int8"):
-        figures[precision] = mean_psnr(luma_enlarger(engine, precision), pairs, masks)
-    return figures
+def write_with_manifest(folder: Path, shape: dict[str, Any], files: dict[str, bytes]) -> None:
+    """Write files, and a manifest that holds their hashes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        replace(folder / name, content)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    manifest = {"name": folder.name, **shape, "patch_px": 32, "files": hashes}
+    replace(folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
 
 
-def luma_enlarger(engine: Engine, precision: Literal["fp32", "int8"]) -> Callable[[Luma], Luma]:
-    """Return a function that enlarges (H, W) uint8 luma as the engine will, in the default runtime."""
-    generator = load_generator(engine, GeneratorSettings(precision=precision))
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the fields of a manifest that was just written."""
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return manifest
 
-    def enlarge(luma: Luma) -> Luma:
-        enlarged: Luma = generator.generate(np.ascontiguousarray(luma[None, None]))[0, 0]
-        return enlarged
 
-    return enlarge
+def settings_text(record: RunRecord) -> str:
+    """Return the settings of a run as TOML, with the paths of this machine taken out."""
+    values = {field.name: getattr(record.settings, field.name) for field in fields(record.settings)}
+    values |= {"data": "DATA", "output": f"runs/{record.settings.model}"}
+    for name in ("start", "teacher_weights", "features", "squeezenet", "lpips_linear"):
+        if path := values.get(name):
+            values[name] = portable(path)
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+    return f"# streamsr train {record.kind} train.toml\n" + "\n".join(lines) + "\n"
+
+
+def portable(path: str) -> str:
+    """Return a path without the folders of this machine: a run's own file keeps the name of its run."""
+    *_, folder, name = ("", *PureWindowsPath(path).parts)  # which splits at both kinds of slash
+    return f"runs/{folder}/{name}" if name in (BEST, "features.safetensors") else f"weights/{name}"
 
 
 def replace(path: Path, content: bytes) -> None:
