@@ -1,7 +1,7 @@
 """Write README's tables from the committed JSON: ``python -m benchmarks.readme``; with ``--check`` only compare.
 
 Every table stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; what is between them is made from
-``engines/*/metrics.json``, ``benchmarks/results/cpu_runtimes.json`` and ``benchmarks/results/pipeline.json``.
+``engines/*/metrics.json`` and ``benchmarks/results/*.json``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from streamsr.runtimes.fused_kernel import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -36,12 +38,40 @@ def engines_table() -> str:
     for path in sorted((ROOT / "engines").glob("*/metrics.json")):
         manifest, test = load(path.with_name("engine.json")), load(path)["test"]
         sets = sorted(test["bicubic"])
-        for form in ("fp32", "int8"):
+        for form in ("fp32", "int8", "projected"):
+            if form not in test:
+                continue
             gains = [test[form][name]["field_of_view"] - test["bicubic"][name]["field_of_view"] for name in sets]
             rows.append(
                 [f"`{manifest['name']}`", form, f"{manifest['macs_per_pixel']:,}", *(f"{gain:+.2f}" for gain in gains)]
             )
     return markdown(["engine", "form", "MAC a pixel", *sets], rows)
+
+
+def claims_table() -> str:
+    """Return what was asked of the generators on the test sides, and the worst figure of each claim."""
+    rows = []
+    for row in load(RESULTS / "generators.json")["claims"]:
+        if row["side"] == "test" and not row["claim"].startswith("INT8") and "gives back" not in row["claim"]:
+            worst = min(row["figures"], key=row["figures"].__getitem__)
+            short = "" if row["holds"] else "**short**"
+            rows.append([row["claim"], f"{row['figures'][worst]:+.3f}", worst, short])
+    return markdown(["on the test sides", "worst", "set", ""], rows)
+
+
+def perceptual_table() -> str:
+    """Return the LPIPS-like distance of bicubic interpolation and of every engine, projected, on the test sides."""
+    rows = []
+    for path in sorted((ROOT / "engines").glob("*/metrics.json")):
+        manifest, test = load(path.with_name("engine.json")), load(path)["test"]
+        sets = sorted(test["bicubic"])
+        if any("lpips_like" not in test[form][name] for form in ("bicubic", "projected") for name in sets):
+            continue
+        cells = [
+            f"{test['projected'][name]['lpips_like']:.4f} ({test['bicubic'][name]['lpips_like']:.4f})" for name in sets
+        ]
+        rows.append([f"`{manifest['name']}`", manifest["kind"], *cells])
+    return markdown(["engine (bicubic)", "kind", *(sets if rows else [])], rows)
 
 
 def machine_line() -> str:
@@ -97,19 +127,53 @@ def pipeline_table() -> str:
     return markdown(head, rows)
 
 
+def fused_line() -> str:
+    """Return the GPU that the fused kernel was measured on."""
+    result = load(RESULTS / "fused.json")
+    return (
+        f"On an {result['gpu']} (driver {result['driver']}, torch {result['torch']}, CUDA {result['cuda']}; "
+        f"{result['card']['date']}), 1920x1080 to 3840x2160 or 7680x4320, device events:"
+    )
+
+
+def fused_table() -> str:
+    """Return the fused kernel's time a frame: of each network the fastest variant with either kind of sums."""
+    result = load(RESULTS / "fused.json")["rows"]
+    times = [row for row in result["times"] if "p50_ms" in row and "frame" not in row]
+    checks = {(row["network"], row["variant"]): row for row in result["correct"] if "weights" not in row}
+    fastest: dict[tuple[str, bool], dict[str, Any]] = {}
+    for row in sorted(times, key=lambda row: float(row["p50_ms"])):
+        if re.fullmatch(r"(?:[rpwxn]\d+)+h?", row["variant"]):
+            fastest.setdefault((row["network"], row["variant"].endswith("h")), row)
+    rows = []
+    for (network, in_half), row in sorted(fastest.items()):
+        check = checks[network, row["variant"]]
+        shipped = row["variant"] in (variants[0].name for variants in VARIANTS.values())
+        sums, used = "half" if in_half else "float", "yes" if shipped else "no"
+        figures = [f"{row['p50_ms']:.3f}", f"{row['p99_ms']:.3f}", f"{row['tflops']:.0f}"]
+        rows.append([network, row["variant"], sums, used, *figures, check["max_levels"], f"{check['differing']:.2%}"])
+    return markdown(
+        ["network", "variant", "sums", "shipped", "p50 ms", "p99 ms", "TFLOP/s", "levels off fp32", "samples off"], rows
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "engines": engines_table,
+    "claims": claims_table,
+    "perceptual": perceptual_table,
     "machine": machine_line,
     "runtimes": runtimes_table,
     "pipeline": pipeline_table,
+    "fused-machine": fused_line,
+    "fused": fused_table,
 }
 
 
 def filled(text: str) -> str:
     """Return README with every table made again."""
     for name, make in TABLES.items():
-        before, old, after = re.split(rf"(?s)(?<=<!-- {name} -->\n)(.*)(?=\n<!-- /{name} -->)", text)
-        text = before + (make() or old) + after
+        before, old, after = re.split(rf"(?s)(?<=<!-- {name} -->\n)(.*?)\n?(?=<!-- /{name} -->)", text)
+        text = f"{before}{make() or old}\n{after}"
     return text
 
 

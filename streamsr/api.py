@@ -15,10 +15,10 @@ from streamsr.colour import from_rgb8, to_rgb8
 from streamsr.config import DEFAULT_ENGINE, GeneratorSettings
 from streamsr.engine import find_engine
 from streamsr.errors import UsageError
+from streamsr.fallback import Upscaler as AnyUpscaler
+from streamsr.fallback import make_upscaler
 from streamsr.frame import Colour, Frame, PlaneLayout
-from streamsr.runtimes import load_generator
 from streamsr.sinks.planes import fill
-from streamsr.upscaler import FrameUpscaler
 
 ARRAY_LAYOUT = PlaneLayout(chroma_shift=(0, 0))
 ARRAY_COLOUR = Colour(matrix=1, full_range=True, primaries=1, transfer=13)
@@ -30,9 +30,12 @@ class Upscaler:
 
     Args:
         engine: name in the catalogue, or the path of an engine folder.
-        runtime: ``auto``, ``openvino``, ``torch`` or ``onnxruntime``.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``int8``.
+        runtime: ``auto`` takes the fastest that is here; ``openvino``, ``torch`` and ``onnxruntime`` run on the
+            processor, ``cuda``, ``tensorrt`` and ``fused`` on an NVIDIA GPU. Where a GPU fails, pictures go on on the
+            processor, and a warning is logged.
+        precision: ``auto``, ``fp32``, ``fp16`` (GPU), ``bf16`` or ``int8``.
         threads: CPU threads; None takes all cores.
+        consistency: project what the generator made, so that brought down again it gives the picture back.
 
     Attributes:
         scale: enlargement of each side.
@@ -50,15 +53,18 @@ class Upscaler:
         self,
         engine: str = DEFAULT_ENGINE,
         *,
-        runtime: Literal["auto", "openvino", "torch", "onnxruntime"] = "auto",
-        precision: Literal["auto", "fp32", "bf16", "int8"] = "auto",
+        runtime: Literal["auto", "openvino", "torch", "onnxruntime", "cuda", "tensorrt", "fused"] = "auto",
+        precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto",
         threads: int | None = None,
+        consistency: bool = True,
     ) -> None:
-        self.settings = GeneratorSettings(engine=engine, runtime=runtime, precision=precision, threads=threads)
+        self.settings = GeneratorSettings(
+            engine=engine, runtime=runtime, precision=precision, threads=threads, consistency=consistency
+        )
         self.engine = find_engine(engine)
         self.scale = self.engine.scale
-        self._upscalers: dict[int, FrameUpscaler] = {}
-        self.description = self._upscaler(8).generator.description
+        self._upscalers: dict[int, AnyUpscaler] = {}
+        self.description = self._upscaler(8).description
 
     @overload
     def upscale(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]: ...
@@ -103,12 +109,13 @@ class Upscaler:
         made.color_primaries, made.color_trc = large.colour.primaries, large.colour.transfer
         return made
 
-    def _upscaler(self, bit_depth: int) -> FrameUpscaler:
+    def _upscaler(self, bit_depth: int) -> AnyUpscaler:
         depth = min(bit_depth, 9)  # every depth above 8 runs the same float network
         if depth not in self._upscalers:
-            generator = load_generator(self.engine, self.settings, bit_depth=bit_depth)
             # Reuse compares with the last picture where it lies, and the caller may write there.
-            self._upscalers[depth] = FrameUpscaler(generator, reuse_unchanged=False)
+            self._upscalers[depth] = make_upscaler(
+                self.engine, self.settings, bit_depth=bit_depth, reuse_unchanged=False
+            )
         return self._upscalers[depth]
 
     def __enter__(self) -> Upscaler:

@@ -13,8 +13,10 @@ import typer
 
 from streamsr import __version__
 from streamsr.config import DEFAULT_ENGINE, GeneratorSettings, ReadSettings, UpscaleSettings
+from streamsr.engine_commands import engine_app
 from streamsr.errors import EngineError, Interrupted, StreamsrError, UsageError
 from streamsr.interrupt import heeding_interrupts
+from streamsr.train_commands import train_app
 
 if TYPE_CHECKING:
     from streamsr.engine import Engine
@@ -27,8 +29,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Enlarge endoscopy video with learned generators. Research use only; no medical claim; the original is kept.",
 )
+app.add_typer(engine_app, name="engine")
+app.add_typer(train_app, name="train")
 
 EXIT_SOME_FAILED = 1
+RUNTIMES = ("auto", "openvino", "torch", "onnxruntime", "cuda", "tensorrt", "fused")
 
 
 def main() -> NoReturn:
@@ -118,12 +123,15 @@ def upscale(
     inputs: Inputs,
     output: Output = None,
     model: Model = DEFAULT_ENGINE,
-    runtime: Annotated[str, typer.Option(help="auto, openvino, torch or onnxruntime.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, int8, fp32 or bf16.")] = "auto",
+    runtime: Annotated[str, typer.Option(help="auto, openvino, cuda, tensorrt, fused, torch or onnxruntime.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, int8, fp16, bf16 or fp32.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the generator; all cores.")] = None,
     launch: Annotated[str, typer.Option(help="auto (measured once), frame or patch.")] = "auto",
     patch: Annotated[int | None, typer.Option(min=8, max=1024, help="Side of a patch's core, px; 32.")] = None,
     halo: Annotated[int | None, typer.Option(min=0, max=256, help="Context round a patch, px; the radius.")] = None,
+    no_consistency: Annotated[
+        bool, typer.Option("--no-consistency", help="Keep what the generator makes, though it may not match the input.")
+    ] = False,
     codec: Annotated[
         str, typer.Option(help="libx264, libx265, libsvtav1, ffv1, prores_ks, h264_nvenc, auto, ...")
     ] = "libx264",
@@ -145,12 +153,13 @@ def upscale(
     settings = UpscaleSettings(
         generator=GeneratorSettings(
             engine=model,
-            runtime=choice("runtime", runtime, ("auto", "openvino", "torch", "onnxruntime")),
-            precision=choice("precision", precision, ("auto", "fp32", "bf16", "int8")),
+            runtime=choice("runtime", runtime, RUNTIMES),
+            precision=choice("precision", precision, ("auto", "fp32", "fp16", "bf16", "int8")),
             threads=threads,
             launch=choice("launch", launch, ("auto", "frame", "patch")),
             patch_px=patch,
             halo_px=halo,
+            consistency=not no_consistency,
         ),
         read=ReadSettings(
             rate=parse_rate(rate),

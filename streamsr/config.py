@@ -17,24 +17,27 @@ class GeneratorSettings:
     Attributes:
         engine: name in the catalogue, path of an engine folder, or ``bicubic-x2``, ``bicubic-x3``, ``bicubic-x4``.
         runtime: ``auto`` takes the fastest that is here.
-        precision: ``auto`` takes INT8 where the engine has it and the source is 8-bit, else fp32.
+        precision: ``auto`` takes FP16 on a GPU; on a CPU INT8 where the engine has it and the source is 8-bit, else
+            fp32.
         threads: CPU threads; None takes all cores.
         launch: ``auto`` measures once whether patches or the whole frame are faster.
         patch_px: side of a patch's core, the unit of routing; None takes 32.
         halo_px: context round a core; None takes the engine's own, which makes seams vanish.
         skip_surround: leave the black surround to bicubic.
         reuse_unchanged: take over patches whose input did not change since the last frame.
+        consistency: project what the generator made, so that brought down again it gives the input back.
     """
 
     engine: str = DEFAULT_ENGINE
-    runtime: Literal["auto", "openvino", "torch", "onnxruntime"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    runtime: Literal["auto", "openvino", "torch", "onnxruntime", "cuda", "tensorrt", "fused"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
     threads: int | None = None
     launch: Literal["auto", "frame", "patch"] = "auto"
     patch_px: int | None = None
     halo_px: int | None = None
     skip_surround: bool = True
     reuse_unchanged: bool = True
+    consistency: bool = True
 
 
 @dataclass(frozen=True)

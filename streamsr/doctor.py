@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -20,6 +19,7 @@ from streamsr.capture import open_source
 from streamsr.config import GeneratorSettings, usable_cores
 from streamsr.engine import BICUBIC_SCALES, MANIFEST, catalogue_folder, find_engine, read_engine
 from streamsr.errors import StreamsrError
+from streamsr.gpu_findings import Finding, examine_gpus
 from streamsr.runtimes import load_generator
 from streamsr.sidecar import describe_colour
 from streamsr.sinks import EncoderSettings, available_encoders
@@ -34,28 +34,11 @@ PLAIN_WIDTH = 140
 STATE_COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the doctor.
-
-    Attributes:
-        topic: what was looked at.
-        state: ``ok``; ``missing`` where something optional is not there; ``broken`` where streamsr cannot work.
-        detail: what was found.
-        remedy: what mends it, or how to do without; empty where it is ``ok``.
-    """
-
-    topic: str
-    state: str
-    detail: str
-    remedy: str = ""
-
-
 def examine_machine() -> list[Finding]:
-    """Look at processor, GPU, runtimes, encoders, engines and disk."""
+    """Look at processor, GPUs, runtimes, encoders, engines and disk."""
     return [
         Finding("processor", "ok", f"{usable_cores()} cores, {processor_name()}"),
-        examine_gpu(),
+        *examine_gpus(),
         *examine_runtimes(),
         *examine_encoders(),
         *examine_engines(),
@@ -77,29 +60,17 @@ def processor_name() -> str:
     return f"{named.get('model name', platform.machine())} ({', '.join(units) or 'no vector units known'})"
 
 
-def examine_gpu() -> Finding:
-    """Say whether there is a GPU that PyTorch can use."""
-    import torch
-
-    if torch.cuda.is_available():
-        return Finding("GPU", "ok", torch.cuda.get_device_name(0))
-    remedy = "none is needed; to use an NVIDIA GPU, install its driver and a CUDA build of torch"
-    return Finding("GPU", "missing", "no NVIDIA GPU that PyTorch can use; the processor is used instead", remedy)
-
-
 def examine_runtimes() -> Iterator[Finding]:
-    """Say which runtimes are installed."""
+    """Say which runtimes of the processor are installed."""
     for name, package, needed in (
         ("openvino", "openvino", True),
         ("torch", "torch", True),
         ("onnxruntime", "onnxruntime", False),
-        ("tensorrt", "torch_tensorrt", False),
     ):
         if find_spec(package) is not None:
             yield Finding(f"runtime {name}", "ok", package_version(package))
         else:
-            remedy = "pip install 'streamsr[tensorrt]'" if name == "tensorrt" else f"pip install {name}"
-            yield Finding(f"runtime {name}", "broken" if needed else "missing", "not installed", remedy)
+            yield Finding(f"runtime {name}", "broken" if needed else "missing", "not installed", f"pip install {name}")
 
 
 def package_version(package: str) -> str:

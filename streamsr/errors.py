@@ -6,7 +6,8 @@
     │   └── InputNotFound (FileNotFoundError)
     ├── EngineError                   4   a generator that is missing, damaged or cannot run here
     │   ├── EngineNotFound (LookupError)
-    │   └── EngineTampered
+    │   ├── EngineTampered
+    │   └── GpuFault                      the GPU failed or lacks memory; a processor may still do it
     ├── OutputError (OSError)         5   a result that cannot be written
     │   ├── OutputExists (FileExistsError)   2
     │   └── DiskFull
@@ -56,6 +57,10 @@ class EngineNotFound(EngineError, LookupError):
 
 class EngineTampered(EngineError):
     """Weights or a manifest whose hash is not the stated one."""
+
+
+class GpuFault(EngineError):
+    """A GPU that failed, was lost or has too little memory; the same generator may still run on a processor."""
 
 
 class OutputError(StreamsrError, OSError):

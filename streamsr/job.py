@@ -14,12 +14,13 @@ from streamsr.capture.base import Source
 from streamsr.config import UpscaleSettings
 from streamsr.engine import Engine, find_engine
 from streamsr.errors import Interrupted, StreamsrError
+from streamsr.fallback import FallbackUpscaler, make_upscaler
 from streamsr.naming import output_path
 from streamsr.pipeline import Pipeline
-from streamsr.runtimes import load_generator
 from streamsr.sidecar import (
     STATEMENT,
     describe_colour,
+    describe_consistency,
     describe_engine,
     describe_file,
     describe_timings,
@@ -29,7 +30,6 @@ from streamsr.sidecar import (
 )
 from streamsr.sinks import EncoderSettings, RecordingSink
 from streamsr.sinks.drafts import refuse_taken
-from streamsr.upscaler import FrameUpscaler
 
 log = logging.getLogger(__name__)
 
@@ -160,16 +160,8 @@ class Job:
 
     def __init__(self, name: str, source: Source, target: Path, engine: Engine, settings: UpscaleSettings) -> None:
         self.name, self.source, self.engine, self.settings = name, source, engine, settings
-        wanted = settings.generator
-        self.generator = load_generator(engine, wanted, bit_depth=source.info.layout.bit_depth)
-        self.upscaler = FrameUpscaler(
-            self.generator,
-            launch=wanted.launch,
-            patch_px=wanted.patch_px,
-            halo_px=engine.halo_px if wanted.halo_px is None else wanted.halo_px,
-            skip_surround=wanted.skip_surround,
-            reuse_unchanged=wanted.reuse_unchanged,
-        )
+        self.upscaler = make_upscaler(engine, settings.generator, bit_depth=source.info.layout.bit_depth)
+        self.generator = self.upscaler.generator
         self.sink = RecordingSink(
             target,
             facts=source.info if settings.audio == "copy" else replace(source.info, tracks=(), attachments=()),
@@ -186,7 +178,9 @@ class Job:
             marks=marks_of(engine),
         )
         refuse_taken(sidecar_path(target), overwrite=settings.overwrite)
-        self.pipeline = Pipeline(source, self.upscaler.upscale, self.sink)
+        upscaler = self.upscaler
+        stage = upscaler if isinstance(upscaler, FallbackUpscaler) else upscaler.upscale
+        self.pipeline = Pipeline(source, stage, self.sink)
         self.started_s = time.monotonic()
         self.seconds = 0.0
 
@@ -218,7 +212,7 @@ class Job:
             skipped=count.skipped / count.total if count.total else 0.0,
             gaps=len(self.source.report.gaps),
             elapsed_s=time.monotonic() - self.started_s,
-            runtime=self.generator.description,
+            runtime=self.upscaler.description,
         )
 
     def seam_notices(self) -> list[str]:
@@ -243,7 +237,7 @@ class Job:
             "input": describe_file(path) if path.is_file() else {"name": self.name},
             "outputs": [describe_file(path) for path in written.paths],
             "engine": describe_engine(
-                self.engine, precision=self.generator.precision, runtime=self.generator.description
+                self.engine, precision=self.generator.precision, runtime=self.upscaler.description
             ),
             "settings": asdict(self.settings),
             "versions": versions(),
@@ -268,9 +262,17 @@ class Job:
                 "seconds_taken": round(self.seconds, 3),
             },
             "patches": {**asdict(self.upscaler.count), "skipped": self.upscaler.count.skipped},
+            "consistency": describe_consistency(self.upscaler.consistency),
             "launch": asdict(self.upscaler.plan) if self.upscaler.plan else None,
             "timings": describe_timings({**self.pipeline.clocks, **self.upscaler.clocks}),
-            "notices": [*info.notices, *read.notices, *written.notices, *self.seam_notices()],
+            "notices": [
+                *info.notices,
+                *read.notices,
+                *written.notices,
+                *self.seam_notices(),
+                *getattr(self.generator, "notices", ()),
+                *self.upscaler.notices,
+            ],
             "failure": None if failure is None else str(failure) or type(failure).__name__,
         }
 

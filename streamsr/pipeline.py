@@ -13,10 +13,12 @@ raises the first cause.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from streamsr.capture.base import Source, TrackPacket
 from streamsr.frame import Frame
@@ -29,6 +31,25 @@ QUEUE_ITEMS = 4
 frames (50 MB) are all that waits."""
 
 Item: TypeAlias = "Frame | TrackPacket"
+
+
+class Flight(Protocol):
+    """An upscaler that works on several frames at a time, so that copies and computing overlap.
+
+    Attributes:
+        frames_in_flight: frames between `submit` and `collect`, at most.
+    """
+
+    frames_in_flight: int
+
+    def submit(self, frame: Frame) -> None:
+        """Take the next frame."""
+
+    def collect(self) -> Frame:
+        """Wait for the oldest frame in flight and return it enlarged."""
+
+    def drain(self) -> None:
+        """Wait for what is in flight and drop it."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +74,28 @@ class Pipeline:
 
     Args:
         source: an open source; the capture thread alone uses it until `join` returns.
-        upscale: turns a frame into its enlarged frame; the upscale thread alone calls it.
+        upscale: turns a frame into its enlarged frame, or an upscaler with several in flight; the upscale thread alone
+            calls it.
         sink: an open sink; the sink thread alone uses it until `join` returns.
         queue_items: room between two stages.
     """
 
     def __init__(
-        self, source: Source, upscale: Callable[[Frame], Frame], sink: Sink, *, queue_items: int = QUEUE_ITEMS
+        self, source: Source, upscale: Callable[[Frame], Frame] | Flight, sink: Sink, *, queue_items: int = QUEUE_ITEMS
     ) -> None:
-        self.source, self.upscale, self.sink = source, upscale, sink
+        self.source, self.sink = source, sink
         self.clocks = {name: StageClock(name) for name in ("capture", "upscale", "sink")}
         self._line = Line()
         self._captured: Channel[Item] = self._line.channel(queue_items)
         self._upscaled: Channel[Item] = self._line.channel(queue_items)
+        work = (lambda: self._enlarge(upscale)) if callable(upscale) else (lambda: self._enlarge_in_flight(upscale))
         self._workers = [
             Worker("capture", self._line, self._capture, self._captured.end),
-            Worker("upscale", self._line, self._enlarge, self._upscaled.end),
+            Worker("upscale", self._line, work, self._upscaled.end),
             Worker("sink", self._line, self._show, lambda: None),
         ]
         self._last_shown: Frame | None = None
+        self._upscale_ns = 0
 
     def start(self) -> None:
         """Start the threads."""
@@ -121,13 +145,50 @@ class Pipeline:
                 clock.add(time.perf_counter_ns() - started)
             self._captured.put(item)
 
-    def _enlarge(self) -> None:
+    def _enlarge(self, upscale: Callable[[Frame], Frame]) -> None:
         clock = self.clocks["upscale"]
         for item in self._captured:
             if isinstance(item, Frame):
                 with clock.measure():
-                    item = self.upscale(item)
+                    item = upscale(item)
             self._upscaled.put(item)
+
+    def _enlarge_in_flight(self, flight: Flight) -> None:
+        """Keep several frames in flight; packets wait for the frames before them."""
+        waiting: deque[TrackPacket | None] = deque()  # None stands for a frame in flight
+        try:
+            for item in self._captured:
+                if isinstance(item, Frame):
+                    while waiting.count(None) == flight.frames_in_flight:
+                        self._put_next(flight, waiting)
+                    with self._upscale_part():
+                        flight.submit(item)
+                waiting.append(None if isinstance(item, Frame) else item)
+                while waiting and waiting[0] is not None:
+                    self._put_next(flight, waiting)
+            while waiting:
+                self._put_next(flight, waiting)
+        finally:
+            flight.drain()
+
+    def _put_next(self, flight: Flight, waiting: deque[TrackPacket | None]) -> None:
+        """Pass on the oldest item."""
+        packet = waiting.popleft()
+        if packet is not None:
+            self._upscaled.put(packet)
+            return
+        with self._upscale_part():
+            frame = flight.collect()
+        self.clocks["upscale"].add(self._upscale_ns)
+        self._upscale_ns = 0
+        self._upscaled.put(frame)
+
+    @contextmanager
+    def _upscale_part(self) -> Iterator[None]:
+        """Add the time that the body takes to that of the next frame that comes out."""
+        started = time.perf_counter_ns()
+        yield
+        self._upscale_ns += time.perf_counter_ns() - started
 
     def _show(self) -> None:
         clock = self.clocks["sink"]

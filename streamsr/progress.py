@@ -66,11 +66,14 @@ class BarDisplay:
     def __init__(self, console: Console, bars: Progress) -> None:
         self.console, self.bars = console, bars
         self._tasks: dict[str, Any] = {}
+        self._runtime = ""
 
     def update(self, progress: JobProgress) -> None:
-        """Move the bar of the present job."""
+        """Move the bar of the present job; name what runs it when that is new."""
+        if progress.runtime != self._runtime:
+            self._runtime = progress.runtime
+            self.bars.console.print(progress.runtime, style="dim", highlight=False, markup=False)
         if progress.name not in self._tasks:
-            self.bars.console.print(f"[dim]{progress.runtime}[/dim]", highlight=False)
             self._tasks[progress.name] = self.bars.add_task(Path(progress.name).name, total=progress.num_frames)
         self.bars.update(self._tasks[progress.name], completed=progress.shown, job=progress)
 
@@ -95,9 +98,13 @@ class PlainDisplay:
     def __init__(self, console: Console, errors: Console, *, quiet: bool = False) -> None:
         self.console, self.errors, self.quiet = console, errors, quiet
         self._next_s = time.monotonic() + PLAIN_INTERVAL_S
+        self._runtime = ""
 
     def update(self, progress: JobProgress) -> None:
-        """Print a line when enough time has passed."""
+        """Print a line when enough time has passed; name what runs the job when that is new."""
+        if not self.quiet and progress.runtime != self._runtime:
+            self._runtime = progress.runtime
+            self.console.print(f"{progress.name}: {progress.runtime}", highlight=False, markup=False, soft_wrap=True)
         if not self.quiet and time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + PLAIN_INTERVAL_S
             self.console.print(f"{progress.name}: {figures(progress)}", highlight=False, markup=False, soft_wrap=True)
@@ -137,6 +144,7 @@ class JsonDisplay:
                 "frames_out": result.frames_out,
                 "complete": result.complete,
                 "seconds": round(result.seconds, 3),
+                "runtime": result.details["engine"]["runtime"],
                 "patches": result.details["patches"],
                 "consistency": result.details["consistency"],
                 "timings": result.details["timings"],

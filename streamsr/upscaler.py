@@ -67,6 +67,7 @@ class FrameUpscaler:
             raise UsageError(f"expected a patch of 1 px or more and a halo of 0 or more, got {patch_px} and {halo_px}")
         self.generator = generator
         self.settings = Settings(launch, patch_px, halo_px, skip_surround, reuse_unchanged, consistency)
+        self.notices: tuple[str, ...] = ()
         self._clocks = StageClocks()
         self._made_for: tuple[int, int, PlaneLayout, Colour] | None = None
         self._enlarger: PictureEnlarger | None = None
@@ -75,6 +76,11 @@ class FrameUpscaler:
         self._counted, self._measured = RoutingCount(), ConsistencyCount()
         self._latest: Frame | None = None
         self._latest_out: tuple[Plane, ...] = ()
+
+    @property
+    def description(self) -> str:
+        """What runs the generator, in one line."""
+        return self.generator.description
 
     @property
     def clocks(self) -> dict[str, StageClock]:

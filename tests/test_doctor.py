@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from streamsr import doctor
+from streamsr import doctor, gpu_findings
+from streamsr.errors import EngineError
+from streamsr.runtimes import fused_compile
+from streamsr.runtimes.nvidia import Gpu
+from streamsr.runtimes.tensorrt_library import Probe
 
 
 def test_every_finding_that_is_not_ok_has_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,3 +40,90 @@ def test_gpu_encoders_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_doctor_works_where_the_system_knows_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert doctor.examine_machine()[0].detail.startswith(f"{os.cpu_count()} cores")
+
+
+class Machine:
+    """A machine with GPUs, a CUDA build of torch, TensorRT-RTX and NVRTC, as far as the doctor looks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.patch = monkeypatch
+        self.gpus("9.0")
+        self.serves("")
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(fused_compile, "nvrtc_library", lambda: None)
+        probes = {"tensorrt": Probe("tensorrt", "", "not installed"), "tensorrt-rtx": Probe("tensorrt-rtx", "1.7", "")}
+        monkeypatch.setattr(gpu_findings, "probe", probes.__getitem__)
+
+    def gpus(self, *capabilities: str) -> None:
+        found = [Gpu("NVIDIA X", capability, "580.20") for capability in capabilities]
+        self.patch.setattr(gpu_findings, "find_gpus", lambda: found)
+
+    def serves(self, refused: str) -> None:
+        library = SimpleNamespace(refuse_gpu=lambda capability: refused)
+        self.patch.setattr(gpu_findings, "find_library", lambda name: library)
+
+    def states(self) -> dict[str, str]:
+        findings = list(gpu_findings.examine_gpus())
+        assert all(bool(finding.remedy) == (finding.state != "ok") for finding in findings)
+        assert not [finding for finding in findings if "\n" in finding.detail]
+        self.lines = {finding.topic.removeprefix("runtime "): finding.detail for finding in findings}
+        return {finding.topic.removeprefix("runtime "): finding.state for finding in findings}
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
+
+
+def test_a_gpu_and_each_of_its_runtimes_have_a_line(machine: Machine) -> None:
+    expected = {"GPU": "ok", "cuda": "ok", "tensorrt": "missing", "tensorrt-rtx": "ok", "fused": "ok"}
+    assert machine.states() == expected
+    assert "compute capability 9.0, driver 580.20" in machine.lines["GPU"]
+    assert machine.lines["tensorrt"] == "not installed"
+    assert "1.7" in machine.lines["tensorrt-rtx"]
+
+
+def test_an_old_gpu_is_told_what_it_lacks(machine: Machine) -> None:
+    machine.gpus("7.5")
+    machine.serves("tensorrt-rtx serves compute capability 8.6, not 7.5")
+    assert machine.states() == {
+        "GPU": "ok",
+        "cuda": "ok",
+        "tensorrt": "missing",
+        "tensorrt-rtx": "missing",
+        "fused": "missing",
+    }
+    assert "8.0 is the least" in machine.lines["fused"]
+    assert "not 7.5" in machine.lines["tensorrt-rtx"]
+    machine.gpus("6.1")
+    assert machine.states()["cuda"] == "missing"
+    assert "7.0 is the least" in machine.lines["cuda"]
+    machine.gpus("8.9")
+    assert machine.states()["fused"] == "ok"
+    assert "never measured on this GPU" in machine.lines["fused"]
+
+
+def test_a_torch_or_a_driver_that_cannot_is_named(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert set(machine.states().values()) == {"ok", "missing"}
+    assert "driver 580.20" in machine.lines["cuda"]
+    assert machine.states()["fused"] == "missing"
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert machine.states()["tensorrt-rtx"] == "missing"
+    assert machine.lines["cuda"].endswith("is built for no GPU")
+
+
+def test_without_nvrtc_the_fused_kernel_is_out(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> None:
+        raise EngineError("fused: expected NVRTC of CUDA 13, got none; install a CUDA build of PyTorch")
+
+    monkeypatch.setattr(fused_compile, "nvrtc_library", absent)
+    assert machine.states()["fused"] == "missing"
+    assert machine.lines["fused"].startswith("expected NVRTC")
+
+
+def test_no_gpu_needs_no_remedy_but_the_processor(machine: Machine) -> None:
+    machine.gpus()
+    assert set(machine.states().values()) == {"missing"}
+    assert "the processor is used" in machine.lines["GPU"]

@@ -185,3 +185,60 @@ def test_items_queued_before_the_end_are_delivered() -> None:
         channel.put(item)
     channel.end()
     assert list(channel) == [1, 2, 3]
+
+
+class Delayed:
+    """An upscaler with frames in flight, which fails at a frame; counts what it holds."""
+
+    def __init__(self, frames_in_flight: int = 3, *, fail_at: int | None = None, at: str = "submit") -> None:
+        self.frames_in_flight, self.fail_at, self.at = frames_in_flight, fail_at, at
+        self.flying: list[Frame] = []
+        self.most, self.drained = 0, False
+
+    def submit(self, frame: Frame) -> None:
+        if self.at == "submit" and frame.sequence == self.fail_at:
+            raise RuntimeError("upscaler broke")
+        self.flying.append(frame)
+        self.most = max(self.most, len(self.flying))
+
+    def collect(self) -> Frame:
+        frame = self.flying.pop(0)
+        if self.at == "collect" and frame.sequence == self.fail_at:
+            raise RuntimeError("upscaler broke")
+        return frame
+
+    def drain(self) -> None:
+        self.flying.clear()
+        self.drained = True
+
+
+@pytest.mark.parametrize("num", [0, 1, 2, 3, 4, 500])
+@pytest.mark.parametrize("frames_in_flight", [1, 3])
+def test_frames_in_flight_and_packets_keep_their_order(num: int, frames_in_flight: int) -> None:
+    plain, sink, flight = ListSink(), ListSink(), Delayed(frames_in_flight)
+    with Pipeline(CountingSource(num), lambda frame: frame, plain) as pipeline:
+        assert pipeline.join()
+    with Pipeline(CountingSource(num), flight, sink) as pipeline:
+        assert pipeline.join()
+    assert sink.events == plain.events
+    assert flight.most == min(num, frames_in_flight)
+    assert flight.drained
+    assert pipeline.clocks["upscale"].num == num
+
+
+@pytest.mark.parametrize("at", ["submit", "collect"])
+@pytest.mark.parametrize("number", [0, 2, 39])
+def test_a_failure_with_frames_in_flight_is_raised_and_drains(at: str, number: int) -> None:
+    sink, flight = ListSink(), Delayed(fail_at=number, at=at)
+    with pytest.raises(RuntimeError, match="upscaler broke"), Pipeline(CountingSource(40), flight, sink) as pipeline:
+        pipeline.join()
+    assert flight.drained
+    assert sink.shown == list(range(len(sink.shown)))
+
+
+def test_stopping_with_frames_in_flight_drains() -> None:
+    flight = Delayed()
+    with Pipeline(CountingSource(100_000), flight, ListSink(delay=0.001)) as pipeline:
+        assert not pipeline.join(timeout=0.02)
+    assert pipeline.join(timeout=0)
+    assert flight.drained

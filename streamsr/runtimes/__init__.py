@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from streamsr.config import GeneratorSettings
 from streamsr.engine import Engine
 from streamsr.errors import EngineError
+from streamsr.runtimes import tensorrt_library
 from streamsr.runtimes.base import Generator
+from streamsr.runtimes.nvidia import find_gpus, gpu_of_torch
 
 __all__ = ["Generator", "load_generator"]
+
+GPU_RUNTIMES = ("cuda", "tensorrt", "fused")
+"""Runtimes whose generators are a `streamsr.runtimes.device.DeviceGenerator`."""
+
+LEAST_CAPABILITY = 7.0
+"""The first GPUs with matrix units (Volta); below, half precision is slower than a processor's own units."""
+
+FUSED_CAPABILITY = 9.0
+"""GPUs from which ``auto`` tries the fused kernel (Hopper); it runs from 8.0 on and was measured on 9.0."""
 
 
 def load_generator(engine: Engine, settings: GeneratorSettings, *, bit_depth: int = 8) -> Generator:
     """Make an engine ready to run on this machine.
 
-    ``auto`` takes OpenVINO, the fastest on every CPU measured (``benchmarks/cpu_runtimes``), and INT8 where the
-    engine has it and the samples are 8-bit; deeper samples run in fp32, which keeps their lower bits.
+    ``auto`` takes an NVIDIA GPU where torch can use one, in FP16 and in the runtime that is fastest there. Else it
+    takes OpenVINO, the fastest on every CPU measured (``benchmarks/cpu_runtimes``), and INT8 where the engine has it
+    and the samples are 8-bit; deeper samples run in fp32, which keeps their lower bits.
 
     Args:
         engine: which generator.
@@ -28,13 +42,24 @@ def load_generator(engine: Engine, settings: GeneratorSettings, *, bit_depth: in
         from streamsr.runtimes.bicubic import BicubicGenerator
 
         return BicubicGenerator(engine.scale)
-    runtime = "openvino" if settings.runtime == "auto" else settings.runtime
+    runtime: str = settings.runtime
+    if runtime == "auto":
+        if settings.precision != "int8" and gpu_runs_torch():
+            return fastest_on_gpu(engine, settings, bit_depth=bit_depth)
+        runtime = "openvino"
     precision: str = settings.precision
+    if precision == "auto" and runtime in GPU_RUNTIMES:
+        precision = "fp16"
     if precision == "auto":
         quantised = "int8" in engine.precisions and bit_depth == 8 and runtime != "torch"
         precision = "int8" if quantised else "fp32"
     if precision == "int8" and bit_depth != 8:
         raise EngineError(f"{engine.name}: int8 expects 8-bit samples, got {bit_depth}-bit; use --precision fp32")
+    if runtime == "fused" and (bit_depth != 8 or precision != "fp16"):
+        raise EngineError(
+            f"{engine.name}: fused expects 8-bit samples and fp16, got {bit_depth} bits and {precision}; "
+            "use --runtime cuda"
+        )
     try:
         return _make(engine, runtime, precision, settings.threads)
     except ImportError as cause:
@@ -43,7 +68,79 @@ def load_generator(engine: Engine, settings: GeneratorSettings, *, bit_depth: in
         ) from cause
 
 
+def gpu_runs_torch() -> bool:
+    """Whether there is an NVIDIA GPU and a torch that can use it; torch is not imported where there is none."""
+    if not any(float(gpu.capability) >= LEAST_CAPABILITY for gpu in find_gpus()):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def fastest_on_gpu(engine: Engine, settings: GeneratorSettings, *, bit_depth: int) -> Generator:
+    """Return the fastest runtime on the GPU; where there is but one, nothing is measured.
+
+    Raises:
+        EngineError: none of them works.
+    """
+    precision = "fp16" if settings.precision == "auto" else settings.precision
+    names = gpu_candidates(engine, precision, bit_depth=bit_depth)
+    if len(names) == 1:
+        return _make(engine, names[0], precision, settings.threads)
+    import numpy as np
+    import torch
+
+    from streamsr.runtimes.choosing import facts_of, fastest_generator, measured_shape
+
+    return fastest_generator(
+        {name: partial(_make, engine, name, precision, settings.threads) for name in names},
+        facts=facts_of(engine, precision, gpu_of_torch(torch.device("cuda"))),
+        shape=measured_shape(engine),
+        dtype=np.uint8 if engine.colour == "luma" and bit_depth == 8 else np.float32,
+    )
+
+
+def gpu_candidates(engine: Engine, precision: str, *, bit_depth: int) -> list[str]:
+    """Return the runtimes that may be the fastest on the GPU that torch uses."""
+    import torch
+
+    names = ["cuda"]
+    if precision != "fp16":
+        return names
+    if tensorrt_library.is_installed():
+        names.append("tensorrt")
+    from streamsr.runtimes.fused import serves
+
+    if bit_depth == 8 and serves(engine) and float(gpu_of_torch(torch.device("cuda")).capability) >= FUSED_CAPABILITY:
+        names.append("fused")
+    return names
+
+
+def _make_tensorrt(engine: Engine, precision: str) -> Generator:
+    from streamsr.runtimes.tensorrt import TensorRTGenerator
+
+    return TensorRTGenerator(engine, precision=precision)
+
+
+def _make_fused(engine: Engine) -> Generator:
+    from streamsr.runtimes.fused import FusedGenerator
+
+    return FusedGenerator(engine)
+
+
+def _make_cuda(engine: Engine, precision: str) -> Generator:
+    from streamsr.runtimes.cuda import CudaGenerator
+
+    return CudaGenerator(engine, precision=precision)
+
+
 def _make(engine: Engine, runtime: str, precision: str, threads: int | None) -> Generator:
+    if runtime == "tensorrt":
+        return _make_tensorrt(engine, precision)
+    if runtime == "fused":
+        return _make_fused(engine)
+    if runtime == "cuda":
+        return _make_cuda(engine, precision)
     if runtime == "openvino":
         from streamsr.runtimes.openvino_cpu import OpenVINOGenerator
 

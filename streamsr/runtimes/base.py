@@ -17,8 +17,9 @@ class Generator(Protocol):
         scale: enlargement of each side.
         channels: 1 (luma) or 3 (RGB).
         radius_px: input pixels on each side of a pixel that its output depends on.
-        runtime: ``openvino``, ``torch``, ``onnxruntime`` or ``bicubic``.
-        precision: ``fp32``, ``bf16`` or ``int8``.
+        runtime: ``openvino``, ``torch`` or ``onnxruntime`` on a processor, ``cuda``, ``tensorrt`` or ``fused`` on an
+            NVIDIA GPU (those are a `streamsr.runtimes.device.DeviceGenerator` too), or ``bicubic``.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         description: runtime, version, precision and device in one line, for the user and the sidecar.
     """
 

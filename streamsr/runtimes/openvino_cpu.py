@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -140,7 +141,9 @@ class OpenVINOGenerator:
 
         if dtype != np.float32:
             raise EngineError(f"{self.engine.name}: expected float32 samples for a colour network, got {dtype}")
-        return ov.convert_model(load_network(self.engine), example_input=torch.zeros(shape), input=list(shape))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the converter traces, which torch is giving up
+            return ov.convert_model(load_network(self.engine), example_input=torch.zeros(shape), input=list(shape))
 
     def _properties(self) -> dict[str, Any]:
         # Without the precision hint a CPU with bf16 units would run fp32 graphs in bf16.

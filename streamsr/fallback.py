@@ -1,0 +1,195 @@
+"""FallbackUpscaler: a GPU's upscaler whose frames go on on the processor where the GPU fails, and what says so.
+
+The one place that decides which upscaler a generator gets: `make_upscaler`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from streamsr.config import GeneratorSettings
+from streamsr.consistency import ConsistencyCount
+from streamsr.engine import Engine
+from streamsr.errors import EngineError, GpuFault
+from streamsr.frame import Frame
+from streamsr.launch import LaunchPlan
+from streamsr.routing import RoutingCount
+from streamsr.runtimes import GPU_RUNTIMES, Generator, load_generator
+from streamsr.timing import StageClock
+from streamsr.upscaler import FrameUpscaler
+
+if TYPE_CHECKING:
+    from streamsr.device_upscaler import DeviceUpscaler
+
+log = logging.getLogger(__name__)
+
+Spare: TypeAlias = "tuple[FrameUpscaler, str]"
+"""What goes on where a GPU failed, and the line that says so."""
+
+
+class FallbackUpscaler:
+    """Enlarges the frames of a video in their order on a GPU, and on the processor from where the GPU fails.
+
+    Frames that were in flight then are done again. Owned by one thread; counts and clocks may be read by others.
+
+    Args:
+        generator: what enlarges on the GPU.
+        upscaler: on the GPU, with this generator.
+        spare: makes what goes on, given how the GPU failed.
+
+    Attributes:
+        frames_in_flight: frames between `submit` and `collect`, at most.
+        notices: what the user should know, one line each.
+    """
+
+    def __init__(self, generator: Generator, upscaler: DeviceUpscaler, spare: Callable[[GpuFault], Spare]) -> None:
+        self.frames_in_flight = upscaler.frames_in_flight
+        self.notices: list[str] = []
+        self._generator, self._device, self._make_spare = generator, upscaler, spare
+        self._spare: FrameUpscaler | None = None
+        self._waiting: deque[Frame] = deque()
+
+    @property
+    def generator(self) -> Generator:
+        """What enlarges on the GPU."""
+        return self._generator
+
+    @property
+    def description(self) -> str:
+        """What runs the generator, and what did before, in one line."""
+        first = self._generator.description
+        return f"{first}, then {self._spare.generator.description}" if self._spare else first
+
+    @property
+    def clocks(self) -> dict[str, StageClock]:
+        """The clocks of both, by name."""
+        return {**self._device.clocks, **(self._spare.clocks if self._spare else {})}
+
+    @property
+    def count(self) -> RoutingCount:
+        """Where the patches of all frames so far went."""
+        return self._device.count + self._spare.count if self._spare else self._device.count
+
+    @property
+    def consistency(self) -> ConsistencyCount:
+        """How well the frames so far give their inputs back, as far as that was measured."""
+        return self._device.consistency + self._spare.consistency if self._spare else self._device.consistency
+
+    @property
+    def plan(self) -> LaunchPlan | None:
+        """How the latest size is launched; None before the first frame."""
+        return (self._spare.plan if self._spare else None) or self._device.plan
+
+    @property
+    def num_in_flight(self) -> int:
+        """Frames submitted and not yet collected."""
+        return len(self._waiting)
+
+    def submit(self, frame: Frame) -> None:
+        """Take the next frame; its planes must not be written to before it was collected.
+
+        Raises:
+            EngineError: the generator failed, and not because of the GPU alone.
+        """
+        if self._spare is None:
+            try:
+                self._device.submit(frame)
+            except GpuFault as fault:
+                self._go_on(fault)
+        self._waiting.append(frame)
+
+    def collect(self) -> Frame:
+        """Wait for the oldest frame in flight and return it enlarged.
+
+        Raises:
+            EngineError: the generator failed, and not because of the GPU alone.
+        """
+        if self._spare is None:
+            try:
+                frame = self._device.collect()
+            except GpuFault as fault:
+                self._go_on(fault)
+            else:
+                self._waiting.popleft()
+                return frame
+        assert self._spare is not None
+        return self._spare.upscale(self._waiting.popleft())
+
+    def upscale(self, frame: Frame) -> Frame:
+        """Enlarge one frame and wait for it; see `submit` and `collect`."""
+        self.submit(frame)
+        return self.collect()
+
+    def drain(self) -> None:
+        """Wait for what is in flight and drop it."""
+        self._waiting.clear()
+        with suppress(GpuFault):
+            self._device.drain()
+
+    def _go_on(self, fault: GpuFault) -> None:
+        """Make the spare; from here on it does every frame."""
+        log.warning("%s", fault)
+        self._spare, notice = self._make_spare(fault)
+        self.notices.append(notice)
+
+
+Upscaler: TypeAlias = "FrameUpscaler | FallbackUpscaler"
+
+
+def make_upscaler(
+    engine: Engine, settings: GeneratorSettings, *, bit_depth: int, reuse_unchanged: bool = True
+) -> Upscaler:
+    """Load a generator and return what enlarges frames with it: on the GPU where it runs there.
+
+    Args:
+        engine: which generator.
+        settings: how.
+        bit_depth: of the samples to come.
+        reuse_unchanged: False where the caller may write to the planes of a frame that was enlarged.
+
+    Raises:
+        EngineError: the generator cannot run here.
+        UsageError: a setting that cannot be.
+    """
+    options: dict[str, Any] = {
+        "launch": settings.launch,
+        "patch_px": settings.patch_px,
+        "halo_px": engine.halo_px if settings.halo_px is None else settings.halo_px,
+        "skip_surround": settings.skip_surround,
+        "reuse_unchanged": settings.reuse_unchanged and reuse_unchanged,
+        "consistency": settings.consistency and engine.kind != "interpolation",
+    }
+    generator: Any = load_generator(engine, settings, bit_depth=bit_depth)
+    if generator.runtime not in GPU_RUNTIMES:
+        return FrameUpscaler(generator, **options)
+    from streamsr.device_upscaler import DeviceUpscaler
+
+    def spare(fault: GpuFault) -> Spare:
+        found, notice = recover(engine, settings, fault, bit_depth=bit_depth)
+        return FrameUpscaler(found, **options), notice
+
+    return FallbackUpscaler(generator, DeviceUpscaler(generator, **options), spare)
+
+
+def recover(
+    engine: Engine, settings: GeneratorSettings, cause: EngineError, *, bit_depth: int
+) -> tuple[Generator, str]:
+    """Return a generator on the processor for a job whose GPU failed, and the line that says so.
+
+    Args:
+        engine: which generator.
+        settings: what was asked for.
+        cause: how the GPU failed.
+        bit_depth: of the samples.
+    """
+    spare = replace(settings, runtime="openvino", precision="auto")
+    try:
+        generator = load_generator(engine, spare, bit_depth=bit_depth)
+    except EngineError:
+        generator = load_generator(engine, replace(spare, runtime="torch"), bit_depth=bit_depth)
+    return generator, f"{cause}; went on with {generator.description}"

@@ -1,0 +1,50 @@
+"""What a runtime on a GPU gives besides `streamsr.runtimes.base.Generator`, so that pictures can stay on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from streamsr.engine import Engine
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class DeviceGenerator(Protocol):
+    """A network on a GPU, ready to be enqueued. Owned by one thread at a time.
+
+    Attributes:
+        engine: which network.
+        scale: enlargement of each side.
+        channels: 1 (luma) or 3 (RGB).
+        radius_px: input pixels on each side of a pixel that its output depends on.
+        device: where it runs.
+        is_gpu: False where the same code runs on the CPU, for tests.
+        cuda_stream: the CUDA stream that it computes on, its own; None on the CPU.
+    """
+
+    engine: Engine
+    scale: int
+    channels: int
+    radius_px: int
+    device: torch.device
+    is_gpu: bool
+    cuda_stream: Any
+
+    def enlarge(self, pictures: Tensor, out: Tensor) -> None:
+        """Enqueue the enlargement of pictures on the present CUDA stream, without waiting; may be captured in a graph.
+
+        Each shape must have run once before it is captured: that run tries what is fastest.
+
+        Args:
+            pictures: (N, C, H, W) uint8, or float32 in [0, 1]; on the device, contiguous.
+            out: (N, C, scale * H, scale * W) uint8 (rounded, clamped) or float32 (not clamped); contiguous, written.
+        """
+
+    def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
+        """Return a call that enqueues what ``launch`` does: a CUDA graph of it where graphs are on.
+
+        ``launch`` runs twice before, on this generator's stream, which the device then waits for.
+        """

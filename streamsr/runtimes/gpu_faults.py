@@ -1,0 +1,69 @@
+"""What is wrong with a GPU: none that serves, too little memory, or one that failed, each as one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from streamsr.errors import EngineError, GpuFault
+
+LEAST_CAPABILITY = (7, 0)
+"""The first GPUs with matrix units, Volta; torch's builds and half precision are of no use below."""
+
+
+def check_gpu(device: torch.device) -> None:
+    """Refuse a GPU that torch cannot use.
+
+    Raises:
+        EngineError: says what is missing.
+    """
+    if not torch.cuda.is_available():
+        built = torch.version.cuda
+        got = (
+            "a torch built without CUDA" if built is None else f"torch for CUDA {built} and no GPU or driver it can use"
+        )
+        raise EngineError(
+            f"cuda: expected an NVIDIA GPU, its driver and a CUDA build of torch, got {got}; "
+            "install what is missing or use --runtime auto"
+        )
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index >= torch.cuda.device_count():
+        raise EngineError(f"cuda: expected one of {torch.cuda.device_count()} GPUs, got number {index}; use cuda:0")
+    found = torch.cuda.get_device_capability(index)
+    if found < LEAST_CAPABILITY:
+        raise EngineError(
+            f"cuda: expected a GPU of compute capability 7.0 or more, got {found[0]}.{found[1]} "
+            f"({torch.cuda.get_device_name(index)}); use --runtime openvino"
+        )
+
+
+@contextmanager
+def guarded(name: str) -> Iterator[None]:
+    """Turn a GPU's faults into ours.
+
+    Args:
+        name: of the engine.
+
+    Raises:
+        GpuFault: out of memory, or the GPU reported an error; the cause is chained.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as cause:
+        line = " ".join(str(cause).split())[:160]
+        raise GpuFault(f"{name}: expected enough GPU memory, got {line}; use --launch patch") from cause
+    except RuntimeError as cause:
+        if not is_gpu_fault(cause):
+            raise
+        line = " ".join(str(cause).split())[:160]
+        raise GpuFault(f"{name}: the GPU failed: {line}; run again, or use --runtime openvino") from cause
+
+
+def is_gpu_fault(cause: BaseException) -> bool:
+    """Whether an error is the GPU's: after most of them nothing more runs on it in this program."""
+    fault = getattr(torch, "AcceleratorError", None)
+    if fault is not None and isinstance(cause, fault):
+        return True
+    return any(word in str(cause) for word in ("CUDA error", "CUDA driver error", "CUDNN_STATUS", "CUBLAS_STATUS"))

@@ -1,0 +1,296 @@
+# mypy: ignore-errors
+"""Triton kernels of the ``cuda`` runtime; Triton's own compiler checks their types.
+
+All feature maps are (N, H, W, C), C-contiguous, so that a pixel's channels are one run of memory. `gpu_ops` holds the
+typed calls and what runs where Triton is missing. With ``TRITON_INTERPRET=1`` all of it runs on the CPU.
+"""
+
+from __future__ import annotations
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # without Triton the module can be read but its kernels are never called; see `gpu_ops`
+    from types import SimpleNamespace
+
+    triton = SimpleNamespace(jit=lambda kernel: kernel)
+
+
+@triton.jit
+def rounded_level(value, peak):
+    """Return a level rounded half to even and clamped to [0, peak]: 1.5 * 2**23 leaves fp32 no bits below one."""
+    level = tl.minimum(tl.maximum(value, 0.0), peak)
+    return (level + 12582912.0) - 12582912.0
+
+
+@triton.jit
+def first_layer(
+    samples,
+    weight,
+    bias,
+    out,
+    height,
+    width,
+    gain,
+    channels: tl.constexpr,
+    block_c: tl.constexpr,
+    block_px: tl.constexpr,
+):
+    """Convolve one channel 3x3 with zeros around, add bias, apply ReLU; samples are uint8 or float32.
+
+    cuDNN pads one channel to eight and reads half precision; this reads the decoder's bytes and is bound by what it
+    writes.
+    """
+    image = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0) * block_px + tl.arange(0, block_px)
+    y = place // width
+    x = place % width
+    c = tl.arange(0, block_c)
+    known = c < channels
+    total = tl.zeros((block_px, block_c), tl.float32) + tl.load(bias + c, mask=known, other=0.0)[None, :]
+    source = samples + image * height * width
+    for tap in tl.static_range(9):
+        row = y + (tap // 3 - 1)
+        column = x + (tap % 3 - 1)
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        value = tl.load(source + row * width + column, mask=inside, other=0).to(tl.float32) * gain
+        taps = tl.load(weight + tap * channels + c, mask=known, other=0.0)
+        total += value[:, None] * taps[None, :]
+    target = out + image * height * width * channels
+    shown = (place < height * width)[:, None] & known[None, :]
+    made = tl.maximum(total, 0.0).to(out.dtype.element_ty)
+    tl.store(target + place[:, None] * channels + c[None, :], made, mask=shown)
+
+
+@triton.jit
+def finish_student(
+    residual,
+    samples,
+    taps,
+    out,
+    height,
+    width,
+    gain,
+    peak,
+    scale: tl.constexpr,
+    as_levels: tl.constexpr,
+    block_px: tl.constexpr,
+):
+    """End a student in one pass: bilinear skip, sum, pixel shuffle, and rounding where levels are wanted.
+
+    ``gain`` takes samples to the unit of the output, ``peak`` is the output's unit of the residual.
+    """
+    image = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0) * block_px + tl.arange(0, block_px)
+    y = place // width
+    x = place % width
+    phases: tl.constexpr = scale * scale
+    phase = tl.arange(0, phases)
+    shown = (place < height * width)[:, None] & (phase < phases)[None, :]
+    change = tl.load(
+        residual + image * height * width * phases + place[:, None] * phases + phase[None, :], mask=shown, other=0.0
+    )
+    total = change.to(tl.float32) * peak
+    source = samples + image * height * width
+    for tap in tl.static_range(9):
+        row = tl.minimum(tl.maximum(y + (tap // 3 - 1), 0), height - 1)
+        column = tl.minimum(tl.maximum(x + (tap % 3 - 1), 0), width - 1)
+        value = tl.load(source + row * width + column).to(tl.float32) * gain
+        kernel = tl.load(taps + phase * 9 + tap)
+        total += value[:, None] * kernel[None, :]
+    if as_levels:
+        total = rounded_level(total, peak)
+    target = out + image * height * width * phases
+    row = y[:, None] * scale + phase[None, :] // scale
+    column = x[:, None] * scale + phase[None, :] % scale
+    tl.store(target + row * (width * scale) + column, total.to(out.dtype.element_ty), mask=shown)
+
+
+@triton.jit
+def bias_activation(
+    features,
+    bias,
+    residual,
+    slope,
+    num,
+    channels: tl.constexpr,
+    has_prelu: tl.constexpr,
+    has_residual: tl.constexpr,
+    block: tl.constexpr,
+):
+    """Add a bias, apply PReLU of one slope, add a residual: in place and in one pass."""
+    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    known = place < num
+    value = tl.load(features + place, mask=known, other=0.0).to(tl.float32)
+    value += tl.load(bias + (place % channels).to(tl.int32))
+    if has_prelu:
+        value = tl.where(value >= 0.0, value, value * slope)
+    if has_residual:
+        value += tl.load(residual + place, mask=known, other=0.0).to(tl.float32)
+    tl.store(features + place, value.to(features.dtype.element_ty), mask=known)
+
+
+@triton.jit
+def bias_prelu_shuffle(features, bias, out, slope, num, width, channels: tl.constexpr, block: tl.constexpr):
+    """Add a bias, apply PReLU, shuffle pixels by two; channels come in as (row parity, column parity, channel)."""
+    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    known = place < num
+    value = tl.load(features + place, mask=known, other=0.0).to(tl.float32)
+    value += tl.load(bias + (place % (4 * channels)).to(tl.int32))
+    value = tl.where(value >= 0.0, value, value * slope)
+    c = place % channels
+    chunk = place // channels
+    right = chunk % 2
+    lower = (chunk // 2) % 2
+    pixel = chunk // 4
+    x = pixel % width
+    line = pixel // width
+    target = (((line * 2 + lower) * width + x) * 2 + right) * channels + c
+    tl.store(out + target, value.to(out.dtype.element_ty), mask=known)
+
+
+@triton.jit
+def convolve_3x3(
+    features,
+    weight,
+    bias,
+    residual,
+    out,
+    slope,
+    height,
+    width,
+    inputs: tl.constexpr,
+    outputs: tl.constexpr,
+    activation: tl.constexpr,
+    has_residual: tl.constexpr,
+    shuffle: tl.constexpr,
+    block_h: tl.constexpr,
+    block_w: tl.constexpr,
+    block_n: tl.constexpr,
+    block_k: tl.constexpr,
+    num_steps: tl.constexpr,
+    depth: tl.constexpr,
+):
+    """Convolve 3x3 with zeros around, as nine matrix products a tile, with bias, activation, sum and shuffle.
+
+    A tile is block_h x block_w pixels, so that its nine shifted reads mostly meet in the first cache. ``weight`` is
+    (9, inputs, outputs). ``activation`` is 0 for none, 1 for ReLU, 2 for PReLU. With ``shuffle``, outputs come as (row
+    parity, column parity, channel) and a block of outputs is one parity.
+    """
+    image = tl.program_id(2).to(tl.int64)
+    tiles_in_row = tl.cdiv(width, block_w)
+    tile = tl.program_id(0)
+    pixel = tl.arange(0, block_h * block_w)
+    y = (tile // tiles_in_row) * block_h + pixel // block_w
+    x = (tile % tiles_in_row) * block_w + pixel % block_w
+    n = tl.program_id(1) * block_n + tl.arange(0, block_n)
+    k = tl.arange(0, block_k)
+    wanted = n < outputs
+    source = features + image * height * width * inputs
+    total = tl.zeros((block_h * block_w, block_n), tl.float32)
+    chunks: tl.constexpr = inputs // block_k
+    for step in tl.range(0, num_steps, num_stages=depth):
+        tap = step // chunks
+        first = (step % chunks) * block_k
+        row = y + (tap // 3 - 1)
+        column = x + (tap % 3 - 1)
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        a = tl.load(
+            source + ((row * width + column) * inputs + first)[:, None] + k[None, :], mask=inside[:, None], other=0.0
+        )
+        b = tl.load(
+            weight + (tap * inputs + first + k)[:, None] * outputs + n[None, :], mask=wanted[None, :], other=0.0
+        )
+        total = tl.dot(a, b, total)
+    total += tl.load(bias + n, mask=wanted, other=0.0)[None, :]
+    if activation == 1:
+        total = tl.maximum(total, 0.0)
+    if activation == 2:
+        total = tl.where(total >= 0.0, total, total * slope)
+    shown = ((y < height) & (x < width))[:, None] & wanted[None, :]
+    target = image * height * width * outputs
+    if shuffle:
+        part: tl.constexpr = outputs // 4
+        parity = tl.program_id(1) * block_n // part
+        line = 2 * y + parity // 2
+        place = ((line * (2 * width) + 2 * x + parity % 2) * part)[:, None] + (n % part)[None, :]
+    else:
+        place = ((y * width + x) * outputs)[:, None] + n[None, :]
+    if has_residual:
+        total += tl.load(residual + target + place, mask=shown, other=0.0).to(tl.float32)
+    tl.store(out + target + place, total.to(out.dtype.element_ty), mask=shown)
+
+
+@triton.jit
+def resample(
+    source,
+    base,
+    out,
+    row_first,
+    row_weights,
+    column_first,
+    column_weights,
+    in_height,
+    in_width,
+    out_height,
+    out_width,
+    peak,
+    unit,
+    slack,
+    most,
+    from_words: tl.constexpr,
+    base_words: tl.constexpr,
+    ending: tl.constexpr,
+    as_levels: tl.constexpr,
+    row_taps: tl.constexpr,
+    column_taps: tl.constexpr,
+    block_h: tl.constexpr,
+    block_w: tl.constexpr,
+):
+    """Sum some taps along each axis at stated places, edges repeated; from and to 8-bit, 16-bit or real samples.
+
+    What follows the sum is its ``ending``: 0 for nothing; 1 for what the base, of the result's size, lacks of it, in
+    ``unit``, less ``slack``, at most ``most`` (levels are clamped to [0, peak] before); 2 for the base and the sum
+    times ``unit``.
+    """
+    image = tl.program_id(2).to(tl.int64)
+    y = tl.program_id(1) * block_h + tl.arange(0, block_h)
+    x = tl.program_id(0) * block_w + tl.arange(0, block_w)
+    tall = y < out_height
+    wide = x < out_width
+    shown = tall[:, None] & wide[None, :]
+    top = tl.load(row_first + y, mask=tall, other=0)
+    left = tl.load(column_first + x, mask=wide, other=0)
+    plane = source + image * in_height * in_width
+    total = tl.zeros((block_h, block_w), tl.float32)
+    for i in range(row_taps):
+        row = tl.minimum(tl.maximum(top + i, 0), in_height - 1)
+        line = tl.zeros((block_h, block_w), tl.float32)
+        for j in tl.range(0, column_taps, loop_unroll_factor=4):
+            column = tl.minimum(tl.maximum(left + j, 0), in_width - 1)
+            value = tl.load(plane + row[:, None] * in_width + column[None, :])
+            if from_words:
+                value = value.to(tl.int32) & 0xFFFF
+            weight = tl.load(column_weights + x * column_taps + j, mask=wide, other=0.0)
+            line += value.to(tl.float32) * weight[None, :]
+        total += line * tl.load(row_weights + y * row_taps + i, mask=tall, other=0.0)[:, None]
+    place = image * out_height * out_width + y[:, None] * out_width + x[None, :]
+    if ending > 0:
+        beside = tl.load(base + place, mask=shown, other=0)
+        if base_words:
+            beside = beside.to(tl.int32) & 0xFFFF
+        kept = beside.to(tl.float32)
+        if ending == 1:
+            if as_levels:
+                total = tl.minimum(tl.maximum(total, 0.0), peak)
+            lack = (kept - total) * unit
+            lack = lack - tl.minimum(tl.maximum(lack, -slack), slack)
+            total = tl.minimum(tl.maximum(lack, -most), most)
+        else:
+            total = kept + total * unit
+    if as_levels and ending != 1:
+        total = rounded_level(total, peak)
+        made = total.to(tl.int32).to(out.dtype.element_ty)
+    else:
+        made = total.to(out.dtype.element_ty)
+    tl.store(out + place, made, mask=shown)

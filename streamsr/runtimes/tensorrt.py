@@ -1,0 +1,157 @@
+"""TensorRT as a runtime: plans from the user's cache, run in execution contexts of our own, captured in CUDA graphs.
+
+Buffers, pinned memory, CUDA streams and graphs are those of `streamsr.runtimes.gpu_generator`; what differs is what is
+launched (`streamsr.runtimes.tensorrt_network`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from streamsr.engine import Engine
+from streamsr.errors import EngineError
+from streamsr.plans import BuildProgress, Plan
+from streamsr.runtimes.base import Pictures
+from streamsr.runtimes.gpu_generator import GpuGenerator
+from streamsr.runtimes.nvidia import gpu_of_torch
+from streamsr.runtimes.tensorrt_library import Library, find_library
+from streamsr.runtimes.tensorrt_network import PlanSource, ShapeContext, TensorRTNetwork
+from streamsr.runtimes.tensorrt_plans import ShapeRange, obtain_plan
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = ("fp16", "int8")
+
+
+class TensorRTGenerator(GpuGenerator):
+    """A network compiled by TensorRT or TensorRT-RTX, on one GPU.
+
+    Args:
+        engine: which network.
+        precision: ``fp16``; ``int8`` where the engine ships a symmetric form, which it does where that holds the bar.
+        device: ``cuda``, ``cuda:1`` and so on; ``cpu`` with a library and plans that run there, for tests.
+        graphs: capture every shape in a CUDA graph.
+        library: TensorRT or TensorRT-RTX; None takes the one that is installed.
+        plans: where plans come from; None takes the user's cache, which builds what it lacks.
+        watch: called a few times a second while a plan is built; None logs that it is.
+
+    Attributes:
+        notices: what the user should know, one line each: plans that were built again, and why.
+
+    Raises:
+        EngineError: no GPU that torch can use, no library, or one that does not serve this GPU or precision.
+    """
+
+    runtime = "tensorrt"
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        precision: str = "fp16",
+        device: str = "cuda",
+        graphs: bool = True,
+        library: Library | None = None,
+        plans: PlanSource | None = None,
+        watch: Callable[[BuildProgress], None] | None = None,
+    ) -> None:
+        check_precision(engine, precision)
+        library = library or find_library()
+        super().__init__(engine, precision=precision, device=device, graphs=graphs)
+        if plans is None:
+            plans = self._cached_plans(library, watch or announcer())
+        self.compiled_network = TensorRTNetwork(engine, library, self.device, plans)
+        self.network = self.compiled_network
+        way = "CUDA graphs" if self.graphs else "no graphs"
+        self.description = f"{library.title} {library.version} {precision}, {self.place}, {way}"
+
+    def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
+        """Return a call that enqueues what ``launch`` does; see `GpuGenerator.capture`.
+
+        The call keeps the contexts that it launches alive: a graph writes to their scratch memory.
+        """
+        with self.compiled_network.keeping() as contexts:
+            call = super().capture(launch)
+        return Captured(call, contexts)
+
+    def _generate_in_halves(self, pictures: Pictures, out: Pictures | None) -> Pictures:
+        """Run a batch that found no memory as two, with no other shape's memory in the way."""
+        self.compiled_network.forget()
+        return super()._generate_in_halves(pictures, out)
+
+    def _cached_plans(self, library: Library, watch: Callable[[BuildProgress], None]) -> PlanSource:
+        """Return the user's plan cache as a source for this GPU.
+
+        Raises:
+            EngineError: the library does not serve this GPU.
+        """
+        gpu = gpu_of_torch(self.device)
+        if refused := library.refuse_gpu(gpu.capability):
+            raise EngineError(f"tensorrt: expected a GPU that it serves, got {gpu.name}: {refused}; use --runtime cuda")
+
+        def obtain(shapes: ShapeRange, samples: str) -> Plan:
+            plan = obtain_plan(
+                self.engine,
+                precision=self.precision,
+                samples=samples,
+                shapes=shapes,
+                library=library,
+                gpu=gpu,
+                watch=watch,
+            )
+            for notice in plan.notices:
+                log.warning("%s", notice)
+            self.notices += plan.notices
+            return plan
+
+        return obtain
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A captured launch.
+
+    Attributes:
+        call: enqueues it.
+        contexts: what it launches, alive as long as it is.
+    """
+
+    call: Callable[[], None]
+    contexts: dict[tuple[Any, ...], ShapeContext]
+
+    def __call__(self) -> None:
+        """Enqueue the launch."""
+        self.call()
+
+
+def check_precision(engine: Engine, precision: str) -> None:
+    """Refuse a precision that TensorRT here does not offer for an engine.
+
+    Raises:
+        EngineError: it does not.
+    """
+    if precision not in PRECISIONS:
+        raise EngineError(f"{engine.name}: tensorrt runs fp16 or int8, got {precision}; use --precision fp16")
+    if precision == "int8" and "int8-symmetric" not in engine.precisions:
+        raise EngineError(
+            f"{engine.name}: expected a symmetric INT8 form for tensorrt, got none (it would lose more than 0.05 dB); "
+            "use --precision fp16"
+        )
+
+
+def announcer() -> Callable[[BuildProgress], None]:
+    """Return what says once for each engine that its plan is being built: nothing is shown meanwhile."""
+    said: set[str] = set()
+
+    def announce(progress: BuildProgress) -> None:
+        if progress.name not in said:
+            said.add(progress.name)
+            log.warning(
+                "%s: building its plan, once for this GPU; streamsr engine build does that ahead", progress.name
+            )
+        log.debug("%s: plan: %s, %.0f s", progress.name, progress.step or "starting", progress.elapsed_s)
+
+    return announce

@@ -1,0 +1,129 @@
+"""Choosing between ways to compute the same thing: each is tried on the device, checked, timed, and remembered."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from streamsr.plans import cache_folder
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 0.02
+"""Largest difference, as a part of the largest value, that half precision in another order of sums may make: bfloat16
+rounds to 1/256; a wrong tap or border is off by far more."""
+
+RUNS = 7
+"""Timed runs of each candidate, of which the median counts."""
+
+BUDGET_S = 20.0
+"""No further candidate is tried after so long: libraries compile some of theirs on first use."""
+
+
+def fastest(candidates: Mapping[str, Callable[[], Tensor]], *, budget_s: float = BUDGET_S) -> dict[str, float]:
+    """Run every candidate that works and agrees with the first, on the present CUDA stream.
+
+    Args:
+        candidates: by name, the first of which is the reference and must work; each enqueues work and returns its
+            result.
+        budget_s: no further candidate starts after so long.
+
+    Returns:
+        Median milliseconds by name, the fastest first; what failed or disagreed is not in it.
+    """
+    started_s = time.monotonic()
+    names = iter(candidates)
+    first = next(names)
+    expected = candidates[first]().float()
+    limit = TOLERANCE * max(float(expected.abs().max()), 1e-6)
+    taken_ms = {first: median_ms(candidates[first])}
+    for name in names:
+        if time.monotonic() - started_s > budget_s:
+            log.debug("not tried for want of time: %s", name)
+            continue
+        try:
+            difference = float((candidates[name]().float() - expected).abs().max())
+            if not difference <= limit:  # NaN is no agreement
+                log.debug("%s disagrees with %s by %g, more than %g", name, first, difference, limit)
+                continue
+            taken_ms[name] = median_ms(candidates[name])
+        except Exception as cause:  # a compiler or a library refuses in its own way; the reference remains
+            log.debug("%s cannot run here: %s", name, " ".join(str(cause).split())[:200])
+    return dict(sorted(taken_ms.items(), key=lambda entry: entry[1]))
+
+
+def median_ms(call: Callable[[], object], *, runs: int = RUNS) -> float:
+    """Return the median time of a call on the present CUDA stream, by device events, after two that warm up."""
+    for _ in range(2):
+        call()
+    marks: list[Any] = [torch.cuda.Event(enable_timing=True) for _ in range(runs + 1)]  # type: ignore[no-untyped-call]
+    marks[0].record()
+    for mark in marks[1:]:
+        call()
+        mark.record()
+    marks[-1].synchronize()
+    times = sorted(float(before.elapsed_time(after)) for before, after in pairwise(marks))
+    return times[runs // 2]
+
+
+class Remembered:
+    """What was measured before on this machine, in one small file of the user's cache; losing it costs seconds.
+
+    Args:
+        file: JSON; None takes ``choices.json`` in the user's cache folder.
+        context: everything that a choice depends on besides its own name: GPU, versions.
+    """
+
+    def __init__(self, context: str, file: Path | None = None) -> None:
+        self.file, self.context = file or cache_folder() / "choices.json", context
+
+    def read(self, name: str) -> dict[str, float]:
+        """Return the milliseconds by candidate, the fastest first; empty where nothing is known."""
+        times = self._all().get(f"{self.context} {name}", {})
+        if not isinstance(times, dict) or not all(isinstance(value, float) for value in times.values()):
+            return {}
+        return dict(sorted(times.items(), key=lambda entry: float(entry[1])))
+
+    def write(self, name: str, times: Mapping[str, float]) -> None:
+        """Remember milliseconds by candidate; a cache that cannot be written is done without."""
+        known = {**self._all(), f"{self.context} {name}": dict(times)}
+        aside = self.file.with_name(f"{self.file.name}.{os.getpid()}.part")
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_text(json.dumps(known, indent=1), encoding="utf-8")
+            aside.replace(self.file)
+        except OSError as cause:
+            log.debug("choices are not remembered: %s", cause)
+
+    def _all(self) -> dict[str, object]:
+        try:
+            known = json.loads(self.file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
+
+
+def context_of(device: torch.device) -> str:
+    """Return what the speed of a kernel depends on: GPU, torch, cuDNN and Triton."""
+    try:
+        triton = version("triton")
+    except PackageNotFoundError:
+        triton = "none"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{name}; torch {torch.__version__}; cuDNN {cudnn_version()}; Triton {triton};"
+
+
+def cudnn_version() -> int | None:
+    """Return the version of cuDNN as one number; None where torch was built without it."""
+    number: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return number

@@ -1,0 +1,211 @@
+"""Jobs and pictures on a GPU's upscaler, played on the CPU here: the same pixels in order, and on when it fails."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import streamsr
+from streamsr import fallback
+from streamsr.capture import open_source
+from streamsr.config import GeneratorSettings, UpscaleSettings
+from streamsr.engine import Engine
+from streamsr.errors import EngineError
+from streamsr.frame import Frame
+from streamsr.job import JobResult, upscale_file
+from streamsr.progress import summary
+from streamsr.runtimes import Generator, load_generator
+from streamsr.runtimes.cuda import CudaGenerator
+from tests.videos import draw_picture, make_video, read_numbers
+
+NUM_FRAMES = 9
+LOST = RuntimeError("CUDA error: unspecified launch failure")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Bench:
+    """Stands in for GPUs: generators of the ``cuda`` runtime on the CPU, which fail at a launch if asked to."""
+
+    def __init__(self) -> None:
+        self.fails_at: int | None = None
+        self.fault: Exception = LOST
+        self.launches = 0
+        self.made: list[CudaGenerator] = []
+
+    def load(self, engine: Engine, settings: GeneratorSettings, *, bit_depth: int = 8) -> Generator:
+        if settings.runtime != "cuda":
+            return load_generator(engine, settings, bit_depth=bit_depth)
+        generator = CudaGenerator(engine, precision="fp32", device="cpu")
+        generator.notices.append("a plan was built again")
+        capture = generator.capture
+
+        def counting(launch: Callable[[], None]) -> Callable[[], None]:
+            call = capture(launch)
+
+            def counted() -> None:
+                if self.launches == self.fails_at:
+                    raise self.fault
+                self.launches += 1
+                call()
+
+            return counted
+
+        generator.capture = counting  # type: ignore[method-assign]
+        self.made.append(generator)
+        return generator
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    found = Bench()
+    monkeypatch.setattr(fallback, "load_generator", found.load)
+    return found
+
+
+def settings_for(runtime: Any, **changes: Any) -> UpscaleSettings:
+    options = {"precision": "fp32", "threads": 1, "skip_surround": False, "launch": "frame", **changes}
+    generator = GeneratorSettings(engine="tiny-x2", runtime=runtime, **options)
+    return UpscaleSettings(generator=generator, codec="ffv1", lossless=True)
+
+
+def planes_of(result: JobResult) -> list[tuple[Any, ...]]:
+    with open_source(str(result.outputs[0])) as source:
+        return [item.planes for item in source if isinstance(item, Frame)]
+
+
+def run(video: Path, runtime: str, **changes: Any) -> JobResult:
+    return upscale_file(video, video.with_name(f"{runtime}.mkv"), settings=settings_for(runtime, **changes))
+
+
+def levels_off(made: JobResult, expected: JobResult) -> list[int]:
+    """Return the largest difference of each frame."""
+    return [
+        max(int(np.abs(plane.astype(int) - other).max()) for plane, other in zip(planes, others, strict=True))
+        for planes, others in zip(planes_of(made), planes_of(expected), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le"])
+def test_a_job_on_the_device_gives_the_processors_pixels_in_order(tmp_path: Path, bench: Bench, pix_fmt: str) -> None:
+    codec = "libx264" if pix_fmt == "yuv420p" else "ffv1"
+    video = make_video(tmp_path / "in.mkv", num_frames=NUM_FRAMES, pix_fmt=pix_fmt, codec=codec, audio=True)
+    made = run(video, "cuda")
+    assert read_numbers(made.outputs[0], 2) == list(range(NUM_FRAMES))
+    assert made.complete
+    assert bench.launches == NUM_FRAMES
+    expected = run(video, "torch")
+    assert max(levels_off(made, expected)) <= 1
+    sidecar = json.loads(made.sidecar.read_text())
+    assert sidecar["engine"]["runtime"] == bench.made[0].description
+    for share in ("within_one_level", "within_one_level_before"):
+        assert sidecar["consistency"][share] == pytest.approx(expected.details["consistency"][share], abs=0.05)
+    assert sidecar["launch"]["kind"] == "frame"
+    assert sidecar["timings"]["upscale"]["num"] == NUM_FRAMES
+    assert set(sidecar["timings"]) == {"capture", "upscale", "sink", "submit", "collect"}
+    assert "a plan was built again" in sidecar["notices"]
+
+
+def test_frames_that_do_not_change_are_not_launched_again(tmp_path: Path, bench: Bench) -> None:
+    still = [np.vstack([draw_picture(3), np.full((24, 64), 128, np.uint8)])] * NUM_FRAMES
+    video = make_video(tmp_path / "still.mkv", codec="ffv1", num_frames=NUM_FRAMES, pictures=still)
+    made = run(video, "cuda", consistency=False)
+    assert bench.launches == 1
+    assert made.details["consistency"] is None
+    assert made.details["patches"]["unchanged"] == made.details["patches"]["total"] * (NUM_FRAMES - 1) // NUM_FRAMES
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 5, NUM_FRAMES - 1])
+@pytest.mark.parametrize("fault", [LOST, torch.OutOfMemoryError("CUDA out of memory")], ids=["lost", "memory"])
+def test_a_job_whose_gpu_fails_goes_on_and_says_so(
+    tmp_path: Path, bench: Bench, fails_at: int, fault: Exception
+) -> None:
+    video = make_video(tmp_path / "in.mp4", num_frames=NUM_FRAMES)
+    bench.fails_at, bench.fault = fails_at, fault
+    made = run(video, "cuda")
+    assert made.complete
+    assert read_numbers(made.outputs[0], 2) == list(range(NUM_FRAMES))
+    sidecar = json.loads(made.sidecar.read_text())
+    (notice,) = [line for line in sidecar["notices"] if "went on with" in line]
+    assert notice in made.notices
+    assert any(notice in line for line in summary(made))
+    first, _, then = sidecar["engine"]["runtime"].partition(", then ")
+    assert first == bench.made[0].description
+    assert then
+    assert notice.endswith(then)
+    assert sidecar["timings"]["upscale"]["num"] == NUM_FRAMES
+    before, after = levels_off(made, run(video, "torch")), levels_off(made, run(video, "openvino", precision="auto"))
+    done = max(fails_at - 2, 0)  # with three in flight, two may have been under way
+    assert max(before[:done], default=0) <= 1
+    assert max(after[fails_at:]) <= 1
+    assert max(map(min, zip(before, after, strict=True))) <= 1
+
+
+def test_a_failure_that_is_not_the_gpus_ends_the_job(tmp_path: Path, bench: Bench) -> None:
+    bench.fails_at, bench.fault = 4, EngineError("tensorrt: expected a plan that loads here, got none")
+    video = make_video(tmp_path / "in.mp4", num_frames=NUM_FRAMES)
+    with pytest.raises(EngineError, match="expected a plan that loads"):
+        run(video, "cuda")
+
+
+def test_pictures_in_memory_go_through_the_device_and_on_without_it(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture = np.stack([draw_picture(number) for number in (1, 2, 3)], axis=2)
+    with streamsr.Upscaler("tiny-x2", runtime="cuda") as upscaler:
+        assert upscaler.description == bench.made[0].description
+        first = upscaler.upscale(picture)
+        bench.fails_at = bench.launches
+        with caplog.at_level(logging.WARNING):
+            second = upscaler.upscale(picture)
+        third = upscaler.upscale(picture)
+    assert "the GPU failed" in caplog.text
+    assert np.abs(first.astype(int) - second).mean() < 1  # INT8 there
+    assert np.array_equal(second, third)
+
+
+def test_progress_names_what_runs(tmp_path: Path, bench: Bench) -> None:
+    seen: list[str] = []
+    settings = settings_for("cuda")
+    video = make_video(tmp_path / "in.mp4", num_frames=NUM_FRAMES)
+    upscale_file(video, tmp_path / "out.mkv", settings=settings, watch=lambda progress: seen.append(progress.runtime))
+    assert set(seen) == {bench.made[0].description}
+
+
+def test_a_job_on_the_processor_loads_no_torch(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    video = make_video(tmp_path / "in.mp4", num_frames=2)
+    program = (
+        f"import sys, streamsr\nstreamsr.upscale_file({str(video)!r}, {str(tmp_path / 'out.mkv')!r})\n"
+        "assert 'openvino' in sys.modules\nassert 'torch' not in sys.modules"
+    )
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is asked for through torch")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("runtime", ["auto", "cuda"])
+def test_a_job_on_a_gpu_keeps_order_and_pixels(tmp_path: Path, runtime: str) -> None:
+    video = make_video(tmp_path / "in.mp4", num_frames=NUM_FRAMES)
+    made = run(video, runtime, precision="fp16")
+    assert read_numbers(made.outputs[0], 2) == list(range(NUM_FRAMES))
+    assert made.details["consistency"]["samples"] > 0
+    assert max(levels_off(made, run(video, "torch"))) <= 3  # a sample that is tipped over moves its corrections
