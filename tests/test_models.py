@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -64,22 +66,26 @@ def test_srgan_generator_refuses_other_scales() -> None:
         SRGANGenerator(scale=3)
 
 
+@pytest.mark.parametrize("num_blocks", [1, 2, 3])
 @pytest.mark.parametrize("scale", [2, 4])
-def test_srgan_radius_is_what_the_gradient_says(scale: int) -> None:
+def test_srgan_radius_is_what_the_gradient_says(scale: int, num_blocks: int) -> None:
     torch.manual_seed(1)
-    generator = SRGANGenerator(scale=scale, num_blocks=1).eval()
-    assert reach_px(generator, channels=3, size=41) == generator.receptive_radius_px
+    generator = SRGANGenerator(scale=scale, num_blocks=num_blocks).eval()
+    radius = generator.receptive_radius_px
+    assert reach_px(generator, channels=3, size=2 * radius + 5) == radius
 
 
-def test_srgan_radius_at_full_depth_is_the_published_one() -> None:
-    assert SRGANGenerator(scale=4).receptive_radius_px == 40
+def test_srgan_radius_grows_by_two_a_block_to_40_at_full_depth() -> None:
+    radii = [SRGANGenerator(scale=4, num_blocks=num_blocks).receptive_radius_px for num_blocks in range(1, 17)]
+    assert [later - earlier for earlier, later in pairwise(radii)] == [2] * 15
+    assert radii[-1] == 40
 
 
-@pytest.mark.parametrize("name", ["tiny-x2", "fast-x4"])
+@pytest.mark.parametrize("name", SPECS)
 def test_student_radius_is_what_the_gradient_says(name: str) -> None:
     torch.manual_seed(2)
-    student = Student(SPECS[name])
-    assert reach_px(student, channels=1, size=41) == SPECS[name].receptive_radius_px
+    radius = SPECS[name].receptive_radius_px
+    assert reach_px(Student(SPECS[name]), channels=1, size=2 * radius + 5) == radius
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
