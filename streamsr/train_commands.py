@@ -123,7 +123,7 @@ def start(kind: str, path: Path, as_json: bool, **changes: Any) -> None:
         run.run()
     except KeyboardInterrupt:
         raise Interrupted(
-            f"interrupted at step {run.step}; the same command goes on from the last checkpoint"
+            f"interrupted at step {run.step}; the same command goes on from the last checkpoint, if there is one"
         ) from None
     typer.echo(json.dumps({"folder": str(run.folder)}) if as_json else str(run.folder))
 

@@ -247,7 +247,7 @@ def test_an_interrupt_is_130_and_the_run_goes_on_from_its_checkpoint(
     settings = settings_file(tmp_path, data)
     assert run("train", "pretrain", settings) == 130
     line = one_line(capsys.readouterr().err)
-    assert line == "streamsr: interrupted at step 3; the same command goes on from the last checkpoint"
+    assert line == "streamsr: interrupted at step 3; the same command goes on from the last checkpoint, if there is one"
     monkeypatch.setattr(Pretraining, "take_step", take_step)
     assert run("train", "pretrain", settings) == 0
     assert "from step 2 of 4" in capsys.readouterr().out

@@ -751,3 +751,11 @@ def test_a_gpu_trains_as_a_cpu_does(data: Path, tmp_path: Path) -> None:
         Pretraining(settings_for(data, tmp_path / device, device=device, **changes)).run()
         psnr.append(next(line["psnr_db"]["mean"] for line in read_log(tmp_path / device) if "psnr_db" in line))
     assert psnr[1] == pytest.approx(psnr[0], abs=0.5)
+
+
+@pytest.mark.parametrize(("second", "words"), [("trian", "got trian"), ("val", "on two")])
+def test_a_manifest_that_mixes_or_misnames_sides_is_refused(tmp_path: Path, second: str, words: str) -> None:
+    rows = [f"one\t{split}\tg\tsame.png" for split in ("train", second)]
+    (tmp_path / "MANIFEST.tsv").write_text("\n".join(["dataset\tsplit\tgroup\tfile", *rows]) + "\n")
+    with pytest.raises(InputError, match=words):
+        load_pairs(tmp_path, "train", 2)

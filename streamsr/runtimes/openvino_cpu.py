@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,17 @@ COMPILED_SHAPES = 12
 
 PHASE_WORDS = {2: np.uint16, 4: np.uint32}
 """By scale, the word that holds the neighbouring samples of one phase row, so that they move at once."""
+
+
+@cache
+def shared_core() -> Any:
+    """Return the one OpenVINO core of this process.
+
+    On processors with AMX its CPU plugin gives the thread that compiles first a stack for signals and unmaps it when
+    the last core goes, in whatever thread that happens; the next interrupt would then end the process by a
+    segmentation fault. So the core never goes.
+    """
+    return ov.Core()
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ class OpenVINOGenerator:
         self.threads = threads or usable_cores()
         self.weights = engine.weights() if engine.architecture == "student" else {}
         self.quantised = engine.read_file("int8") if precision == "int8" else b""
-        self.core = ov.Core()
+        self.core = shared_core()
         self.description = f"OpenVINO {ov.__version__.split('-')[0]} {precision}, CPU, {self.threads} threads"
         self._launches: OrderedDict[tuple[Any, ...], Launch] = OrderedDict()
 

@@ -27,8 +27,8 @@ ROBUST = (
 
 ADVERSARIAL = """**Adversarial weights: they draw texture that looks right and was not measured.** Every fine detail may
 be invented; they are for looking, never for measuring or deciding, and no medical claim is made. The consistency
-projection bounds what they may add: brought down again the picture gives the camera's samples back. They know clean
-bicubic reduction only."""
+projection bounds what they may add, though not on every sample: `within_level` in `metrics.json` is the share that is
+given back within one grey level. They know clean bicubic reduction only."""
 
 
 def card(record: RunRecord, manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
@@ -106,8 +106,8 @@ def history(record: RunRecord) -> str:
     if record.step < settings.steps:
         crops += f" (of {settings.steps:,} planned; the best by validation is kept)"
     where = (
-        f"{record.seconds / 60:.1f} minutes on {record.device}, bfloat16, Adam at {settings.learning_rate:g} down a "
-        "cosine, moving average of the weights."
+        f"{record.seconds / 60:.1f} minutes for the whole run on {record.device}, bfloat16, Adam at "
+        f"{settings.learning_rate:g} down a cosine, moving average of the weights."
     )
     return f"{before}{crops}: {losses(record)}; {where}"
 

@@ -29,6 +29,9 @@ ColourSpace = Literal["luma", "rgb"]
 LUMA_601 = np.array([65.481, 128.553, 24.966]) / 255.0
 """ITU-R BT.601 studio-range luma of 8-bit RGB: 16 + LUMA_601 . (R, G, B)."""
 
+SPLITS = {"train", "val", "test"}
+"""Sides of the data."""
+
 SMALLEST_SIDE_PX = 128
 """Frames with a shorter side hold no crop worth training on and are left out."""
 
@@ -90,6 +93,13 @@ def read_manifest(data: Path) -> list[dict[str, str]]:
         sizes = [row.get(name) or "1" for name in ("width", "height")]
         if not (row["dataset"] and row["split"] and row["file"] and all(size.isdecimal() for size in sizes)):
             raise InputError(f"{path}: expected dataset, split, file and whole sizes in line {number}; mend the list")
+    if unknown := sorted({str(row["split"]) for row in rows} - SPLITS):
+        raise InputError(f"{path}: expected sides {', '.join(sorted(SPLITS))}, got {', '.join(unknown)}; mend the list")
+    for key in ("file", "sha256"):
+        sides: dict[str, str] = {}
+        for row in rows:
+            if row.get(key) and sides.setdefault(row[key], row["split"]) != row["split"]:
+                raise InputError(f"{path}: expected every picture on one side, got {row['file']} on two; mend the list")
     return rows
 
 

@@ -51,7 +51,7 @@ class RunSettings:
     ema_decay: float = 0.999
     validate_every: int = 4_000
     validation_frames: int = 8
-    checkpoint_every: int = 1_000
+    checkpoint_every: int = 400
     log_every: int = 200
     seed: int = 1
     threads: int = 1
