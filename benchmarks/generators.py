@@ -158,7 +158,13 @@ def main(write: Callable[[str], Any] = print) -> int:
         name, run = asked.split("=", 1)
         peers[name] = measure_peer(name, Path(run), arguments.data)
     engines = read_engines()
-    result = {"card": machine_card(), "peers": peers, "claims": list(claims(engines, peers))}
+    result = {
+        "question": "generators",
+        "quick": False,
+        "card": machine_card(),
+        "peers": peers,
+        "claims": list(claims(engines, peers)),
+    }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     for row in result["claims"]:
         figures = " ".join(f"{name} {value:+.3f}" for name, value in row["figures"].items())

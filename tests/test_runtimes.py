@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -419,3 +420,28 @@ def test_torch_follows_the_thread_count_it_was_given(mini: Engine) -> None:
     for threads in (2, 1):
         TorchGenerator(mini, threads=threads).generate(np.zeros((1, 1, 8, 8), np.uint8))
         assert torch.get_num_threads() == threads
+
+
+INTERRUPTED = """
+import signal, sys, threading
+from pathlib import Path
+import numpy as np
+from streamsr.engine import read_engine
+from streamsr.runtimes.openvino_cpu import OpenVINOGenerator
+held = [OpenVINOGenerator(read_engine(Path(sys.argv[1])), precision="fp32", threads=1)]
+held[0].generate(np.zeros((1, 1, 8, 8), np.uint8))
+dropping = threading.Thread(target=held.clear)
+dropping.start()
+dropping.join()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("alive")
+"""
+
+
+def test_an_interrupt_is_no_crash_after_a_generator_was_dropped_in_another_thread(mini: Engine) -> None:
+    # On processors with AMX OpenVINO's stack for signals went with its last core, and the program with the signal.
+    program = [sys.executable, "-c", INTERRUPTED, str(mini.folder)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr

@@ -245,7 +245,11 @@ def test_an_interrupt_is_130_and_the_run_goes_on_from_its_checkpoint(
 
     monkeypatch.setattr(Pretraining, "take_step", interrupted)
     settings = settings_file(tmp_path, data)
-    assert run("train", "pretrain", settings) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    try:
+        assert run("train", "pretrain", settings) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     line = one_line(capsys.readouterr().err)
     assert line == "streamsr: interrupted at step 3; the same command goes on from the last checkpoint, if there is one"
     monkeypatch.setattr(Pretraining, "take_step", take_step)
