@@ -158,7 +158,7 @@ def main(write: Callable[[str], Any] = print) -> int:
         name, run = asked.split("=", 1)
         peers[name] = measure_peer(name, Path(run), arguments.data)
     engines = read_engines()
-    result = {
+    result: dict[str, Any] = {
         "question": "generators",
         "quick": False,
         "card": machine_card(),
