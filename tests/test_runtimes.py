@@ -423,6 +423,8 @@ def test_torch_follows_the_thread_count_it_was_given(mini: Engine) -> None:
 
 
 INTERRUPTED = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 import signal, sys, threading
 from pathlib import Path
 import numpy as np
