@@ -23,7 +23,7 @@ from streamsr.device_enlarger import DeviceEnlarger
 from streamsr.device_slot import Slot
 from streamsr.errors import EngineError, UsageError
 from streamsr.frame import Colour, Frame, Plane, PlaneLayout
-from streamsr.launch import LAUNCHES, Choice, LaunchPlan
+from streamsr.launch import Choice, LaunchPlan, refuse_unusable
 from streamsr.routing import RoutingCount
 from streamsr.runtimes.device import DeviceGenerator
 from streamsr.runtimes.gpu_faults import guarded
@@ -96,12 +96,7 @@ class DeviceUpscaler:
         consistency: bool = False,
         frames_in_flight: int = FRAMES_IN_FLIGHT,
     ) -> None:
-        if generator.channels not in (1, 3):
-            raise EngineError(
-                f"expected a generator of 1 (luma) or 3 (RGB) channels, got {generator.channels}; use another engine"
-            )
-        if launch not in LAUNCHES:
-            raise UsageError(f"expected a launch of {', '.join(LAUNCHES)}, got {launch!r}; choose one of these")
+        refuse_unusable(generator.channels, launch, patch_px, halo_px)
         if frames_in_flight < 1:
             raise UsageError(f"expected one frame in flight or more, got {frames_in_flight}; allow one at least")
         self.generator, self.device = generator, generator.device

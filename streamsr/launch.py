@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from streamsr.errors import EngineError, UsageError
 from streamsr.patches import PatchGrid
 from streamsr.runtimes.base import Generator, Pictures
 from streamsr.surround import Mask
@@ -59,6 +60,21 @@ BUDGET_MS = 1500.0
 
 CORES_PX = (32, 64, 128)
 """Patch sizes to choose from."""
+
+
+def refuse_unusable(channels: int, launch: Choice, patch_px: int | None, halo_px: int | None) -> None:
+    """Refuse what no upscaler can work with.
+
+    Raises:
+        UsageError: an option that cannot be.
+        EngineError: a generator that reads neither luma nor RGB.
+    """
+    if channels not in (1, 3):
+        raise EngineError(f"expected a generator of 1 (luma) or 3 (RGB) channels, got {channels}; use another engine")
+    if launch not in LAUNCHES:
+        raise UsageError(f"expected a launch of {', '.join(LAUNCHES)}, got {launch!r}; choose one of these")
+    if (patch_px is not None and patch_px < 1) or (halo_px is not None and halo_px < 0):
+        raise UsageError(f"expected a patch of 1 px or more and a halo of 0 or more, got {patch_px} and {halo_px}")
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ import numpy as np
 from streamsr.colour import RgbBridge
 from streamsr.consistency import ConsistencyCount
 from streamsr.enlarger import PictureEnlarger, Settings, StageClocks
-from streamsr.errors import EngineError, UsageError
 from streamsr.frame import Colour, Frame, Plane, PlaneLayout
-from streamsr.launch import LAUNCHES, Choice, LaunchPlan
+from streamsr.launch import Choice, LaunchPlan, refuse_unusable
 from streamsr.resample import PlaneEnlarger, chroma_enlarger
 from streamsr.routing import RoutingCount
 from streamsr.runtimes.base import Generator
@@ -57,14 +56,7 @@ class FrameUpscaler:
         reuse_unchanged: bool = True,
         consistency: bool = False,
     ) -> None:
-        if generator.channels not in (1, 3):
-            raise EngineError(
-                f"expected a generator of 1 (luma) or 3 (RGB) channels, got {generator.channels}; use another engine"
-            )
-        if launch not in LAUNCHES:
-            raise UsageError(f"expected a launch of {', '.join(LAUNCHES)}, got {launch!r}; choose one of these")
-        if (patch_px is not None and patch_px < 1) or (halo_px is not None and halo_px < 0):
-            raise UsageError(f"expected a patch of 1 px or more and a halo of 0 or more, got {patch_px} and {halo_px}")
+        refuse_unusable(generator.channels, launch, patch_px, halo_px)
         self.generator = generator
         self.settings = Settings(launch, patch_px, halo_px, skip_surround, reuse_unchanged, consistency)
         self.notices: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from streamsr.models.features import ScopeFeatures, SqueezeNetFeatures, VGG19Features
+from streamsr.quality.specular import saturation_mask
 from streamsr.training.losses import (
     artefact_loss,
     artefact_map,
@@ -25,7 +26,6 @@ from streamsr.training.losses import (
     luma_of_rgb,
     mean_squared,
     reduce_bicubic,
-    saturated_pixels,
 )
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -157,16 +157,6 @@ def test_adversarial_losses_are_cross_entropies_and_stay_finite(dtype: torch.dty
     assert torch.isfinite(wild.grad).all()
 
 
-def test_saturated_pixels_are_those_whose_brightest_channel_clips_and_their_neighbours() -> None:
-    truth = torch.full((1, 3, 7, 9), 249 / 255)
-    truth[0, 1, 3, 4] = 250 / 255
-    assert saturated_pixels(truth).nonzero().tolist() == [[0, 0, 3, 4]]
-    grown = saturated_pixels(truth, grow_px=2)
-    assert grown.shape == (1, 1, 7, 9)
-    assert grown[0, 0, 1:6, 2:7].all()
-    assert grown.sum() == 25
-
-
 @pytest.mark.parametrize("as_bool", [False, True])
 def test_blending_shows_the_truth_where_saturated_and_stops_the_gradient_there(
     as_bool: bool, pair: tuple[Tensor, Tensor]
@@ -236,7 +226,7 @@ def test_all_losses_and_their_gradients_replay_from_a_cuda_graph() -> None:
 
     def step() -> Tensor:
         with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
-            highlights = saturated_pixels(truth, grow_px=2)
+            highlights = saturation_mask(truth, scale=1, grow_px=2)
             seen = blend_saturated(output, truth, highlights)
             total = sum((loss(seen, truth) for loss in PICTURE_LOSSES.values()), output.new_zeros(()))
             for network in networks:

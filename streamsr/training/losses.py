@@ -17,9 +17,6 @@ from torch.nn import functional
 LUMA_WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 """ITU-R BT.601 studio-range luma of RGB in [0, 1], less its black of 16/255."""
 
-SATURATED = 250 / 255
-"""Where the brightest channel reaches this, the sensor has clipped; a highlight."""
-
 MASK_EPSILON = 1e-6
 
 FeatureFunction = Callable[[Tensor], Sequence[Tensor]]
@@ -98,21 +95,6 @@ def discriminator_loss(logits_real: Tensor, logits_fake: Tensor, *, smoothing: f
     real, fake = logits_real.float(), logits_fake.float()
     on_real = (1.0 - smoothing) * functional.softplus(-real) + smoothing * functional.softplus(real)
     return on_real.mean() + functional.softplus(fake).mean()
-
-
-def saturated_pixels(truth: Tensor, *, threshold: float = SATURATED, grow_px: int = 0) -> Tensor:
-    """Find the clipped pixels of a picture.
-
-    Args:
-        truth: (N, 3, H, W) RGB in [0, 1].
-        threshold: from where on the brightest channel counts as clipped.
-        grow_px: by how many pixels to dilate, in a square.
-
-    Returns:
-        (N, 1, H, W) float, 1 where saturated, else 0.
-    """
-    clipped = (truth.detach().amax(dim=1, keepdim=True) >= threshold).float()
-    return functional.max_pool2d(clipped, 2 * grow_px + 1, stride=1, padding=grow_px) if grow_px else clipped
 
 
 def blend_saturated(output: Tensor, truth: Tensor, saturated: Tensor) -> Tensor:
