@@ -28,14 +28,11 @@ from streamsr.training.curves import read_log
 from streamsr.training.data import load_pairs
 from streamsr.training.measure import Perceptual, measure_engine
 from streamsr.training.networks import build_network, load_weights, plain
-from streamsr.training.quantise import RoundedStudent, calibrate, tune
+from streamsr.training.quantise import INT8_LOSS_DB, RoundedStudent, calibrate, tune
 from streamsr.training.run import BEST
 from streamsr.training.settings import KINDS, RunSettings
 
 log = logging.getLogger(__name__)
-
-INT8_LOSS_DB = 0.05
-"""What an INT8 form may lose on any validation set."""
 
 TUNING_STEPS = 400
 """Optimiser steps under rounding, of 8 crops: after 200 fast-x2 lost up to 0.064 dB on validation frames."""

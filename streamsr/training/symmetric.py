@@ -23,14 +23,12 @@ from streamsr.quality.fidelity import psnr_db
 from streamsr.runtimes.onnx_graph import float_student
 from streamsr.runtimes.tensorrt_graph import SYMMETRIC, symmetric_student
 from streamsr.training.data import field_masks, load_pairs
+from streamsr.training.quantise import INT8_LOSS_DB
 
 Luma = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Scene = tuple[str, Luma, Luma, Mask]
 """Name of the set, low resolution, truth, field of view."""
-
-INT8_LOSS_DB = 0.05
-"""What an INT8 form may lose on any validation set."""
 
 FILE = "model.int8-symmetric.onnx"
 LEAST_PART = 0.5
