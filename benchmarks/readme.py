@@ -74,6 +74,13 @@ def perceptual_table() -> str:
     return markdown(["engine (bicubic)", "kind", *(sets if rows else [])], rows)
 
 
+def consistency_table() -> str:
+    """Return what the consistency projection costs: milliseconds a frame without and with it, and their ratio."""
+    columns = ("engine", "size", "without_ms", "with_ms", "ratio")
+    rows = [[row[column] for column in columns] for row in load(RESULTS / "consistency.json")["rows"]]
+    return markdown(["student", "size", "without, ms", "with, ms", "ratio"], rows)
+
+
 def machine_line() -> str:
     """Return the machine that the figures were measured on."""
     card = load(RESULTS / "pipeline.json")["card"]
@@ -161,6 +168,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "engines": engines_table,
     "claims": claims_table,
     "perceptual": perceptual_table,
+    "consistency": consistency_table,
     "machine": machine_line,
     "runtimes": runtimes_table,
     "pipeline": pipeline_table,
