@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal
 
 DEFAULT_ENGINE = "fast-x2"
@@ -82,6 +83,116 @@ class UpscaleSettings:
     audio: Literal["copy", "none"] = "copy"
     keep_metadata: bool = False
     overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class FeedSettings:
+    """How a live source is opened and read.
+
+    Attributes:
+        size: (width, height) asked of a device, or of a raw pipe; None takes what it offers.
+        rate: frames a second asked of a device or stated for a pipe; None takes what it offers.
+        input_format: FFmpeg demuxer or the device's pixel format (``mjpeg``, ``yuyv422``, ``v4l2``, ``mpegts``, ...).
+        options: further FFmpeg options, as (key, value) pairs.
+        pace: play a file at its own pace; other sources are live by themselves.
+        loop: begin a paced file anew at its end.
+        deinterlace: ``auto`` deinterlaces what is flagged as interlaced.
+        open_timeout_s: an opening that takes longer is given up.
+        read_timeout_s: a source that gives nothing for longer is closed and opened again.
+    """
+
+    size: tuple[int, int] | None = None
+    rate: Fraction | None = None
+    input_format: str | None = None
+    options: tuple[tuple[str, str], ...] = ()
+    pace: bool = False
+    loop: bool = False
+    deinterlace: Literal["auto", "on", "off"] = "auto"
+    open_timeout_s: float = 3.0
+    read_timeout_s: float = 1.0
+
+
+@dataclass(frozen=True)
+class WebSettings:
+    """Where the page is served, and to whom.
+
+    Attributes:
+        host: address to listen on; any but a loopback address needs a token and TLS, or ``insecure``.
+        port: 0 takes a free one.
+        token: that the URL must carry; None makes a random one.
+        tls_cert: PEM file of the certificate.
+        tls_key: PEM file of its key.
+        insecure: serve beyond this machine without TLS all the same.
+        jpeg_quality: of the pictures, 1 to 100.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8008
+    token: str | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    insecure: bool = False
+    jpeg_quality: int = 88
+
+
+@dataclass(frozen=True)
+class RecordSettings:
+    """What is recorded live.
+
+    Attributes:
+        folder: where to; None records only when asked by a key, into the working folder.
+        from_start: whether recording begins with the session.
+        keep_original: write the source's own packets beside the enlarged video.
+        preroll_s: seconds before the moment of asking that a recording begins with.
+        container: ``mkv`` or ``mp4`` (fragmented).
+        codec: FFmpeg name of the encoder.
+        crf: constant rate factor.
+        preset: the encoder's preset; None takes the fastest that is sensible.
+        reserve_bytes: space kept free on the disk; recording stops before it is touched.
+    """
+
+    folder: Path | None = None
+    from_start: bool = False
+    keep_original: bool = False
+    preroll_s: float = 0.0
+    container: Literal["mkv", "mp4"] = "mkv"
+    codec: str = "libx264"
+    crf: int = 18
+    preset: str | None = None
+    reserve_bytes: int = 256 << 20
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """One live session but for its source.
+
+    Attributes:
+        generator: the best rung.
+        lighter: names of the engines below it, best first; None takes the catalogue's lighter students of that scale.
+        feed: how the source is read.
+        view: what shows the pictures.
+        max_latency_ms: from arrival to presentation; None takes two periods of the source.
+        on_overrun: what a slow machine costs: ``drop-oldest`` drops frames, ``bypass`` shows them through bicubic.
+        badge: burn "AI-ENHANCED" into pictures that a generator made.
+        record: what is recorded.
+        web: of the page.
+        metrics_port: where Prometheus text is served on the loopback address; None serves none.
+        seconds: after which the session ends by itself; None runs until it is asked to stop.
+        keys: (key, command) pairs that replace or add to the window's own.
+    """
+
+    generator: GeneratorSettings = GeneratorSettings()
+    lighter: tuple[str, ...] | None = None
+    feed: FeedSettings = FeedSettings()
+    view: Literal["window", "web", "none"] = "window"
+    max_latency_ms: float | None = None
+    on_overrun: Literal["drop-oldest", "bypass"] = "drop-oldest"
+    badge: bool = True
+    record: RecordSettings = RecordSettings()
+    web: WebSettings = WebSettings()
+    metrics_port: int | None = None
+    seconds: float | None = None
+    keys: tuple[tuple[str, str], ...] = ()
 
 
 def usable_cores() -> int:

@@ -105,6 +105,7 @@ class Frame:
         sequence: place in the source, from 0, without gaps.
         sample_aspect: width of a pixel over its height.
         captured_ns: `time.monotonic_ns` when the frame left the decoder.
+        arrived_ns: `time.monotonic_ns` when the data it was decoded from came in; 0 where nobody asks, as in files.
     """
 
     planes: tuple[Plane, ...]
@@ -116,6 +117,7 @@ class Frame:
     sequence: int = 0
     sample_aspect: Fraction = Fraction(1)
     captured_ns: int = 0
+    arrived_ns: int = 0
 
     @property
     def width(self) -> int:

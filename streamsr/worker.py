@@ -42,9 +42,13 @@ class Line:
 
     def channel(self, size: int) -> Channel[Item]:
         """Make a channel of this line that holds at most ``size`` items."""
-        made: Channel[Item] = Channel(self, size)
+        return Channel(self, size)
+
+    def condition(self) -> threading.Condition:
+        """Make a condition that is notified when the line stops."""
+        made = threading.Condition()
         with self._lock:
-            self._wakers.append(made.changed)
+            self._wakers.append(made)
         return made
 
     def stop(self) -> None:
@@ -77,7 +81,7 @@ class Channel(Generic[Item]):
 
     def __init__(self, line: Line, size: int) -> None:
         self.line, self.size = line, size
-        self.changed = threading.Condition()
+        self.changed = line.condition()
         self._items: deque[Item] = deque()
         self._ended = False
 
@@ -116,6 +120,42 @@ class Channel(Generic[Item]):
                 item = self._items.popleft()
                 self.changed.notify_all()
             yield item
+
+
+class Latest(Generic[Item]):
+    """A place for one item between one producer and one consumer: the newest wins, and what it replaced is counted.
+
+    Args:
+        line: whose stop wakes every wait.
+
+    Attributes:
+        num_dropped: items that were replaced before anyone took them.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self.changed = line.condition()
+        self.num_dropped = 0
+        self._items: list[Item] = []
+
+    def put(self, item: Item) -> None:
+        """Leave an item, in place of one that nobody took; never waits."""
+        with self.changed:
+            self.num_dropped += len(self._items)
+            self._items = [item]
+            self.changed.notify_all()
+
+    def take(self, timeout_s: float) -> Item | None:
+        """Take the item, waiting for one; None where none came in time.
+
+        Raises:
+            Stopped: the line stopped.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: self.line.stopped or self._items, timeout_s)
+            if self.line.stopped:
+                raise Stopped
+            return self._items.pop() if self._items else None
 
 
 class Worker:

@@ -29,6 +29,7 @@ ROOMS = (
     "training",
     "capture",
     "sinks",
+    "display",
     "fallback",
     "device_upscaler",
     "device_slot",
@@ -75,6 +76,7 @@ TORCH_FREE = (
     "sidecar",
     "capture",
     "sinks",
+    "display",
 )
 
 

@@ -13,7 +13,7 @@ import pytest
 from streamsr.capture.base import SourceInfo, SourceReport, TrackPacket
 from streamsr.frame import Colour, Frame, PlaneLayout
 from streamsr.pipeline import Pipeline
-from streamsr.worker import Channel, Line, Stopped, Worker
+from streamsr.worker import Channel, Latest, Line, Stopped, Worker
 
 GRAY = PlaneLayout(chroma_shift=None)
 COLOUR = Colour(matrix=1, full_range=False, primaries=1, transfer=1)
@@ -176,6 +176,29 @@ def test_a_full_channel_wakes_up_on_stop() -> None:
     assert worker.join(5)
     assert caught == [Stopped]
     assert line.failure is None
+
+
+def test_the_newest_item_wins_and_what_it_replaced_is_counted() -> None:
+    latest: Latest[int] = Latest(Line())
+    assert latest.take(0.0) is None
+    for number in range(5):
+        latest.put(number)
+    assert latest.take(0.0) == 4
+    assert latest.num_dropped == 4
+    latest.put(5)
+    assert (latest.take(0.0), latest.num_dropped) == (5, 4)
+
+
+def test_a_wait_for_the_newest_item_wakes_up_on_stop() -> None:
+    line = Line()
+    latest: Latest[int] = Latest(line)
+    timer = threading.Timer(0.05, line.stop)
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(Stopped):
+        latest.take(60.0)
+    timer.join()
+    assert time.monotonic() - started < 30
 
 
 def test_items_queued_before_the_end_are_delivered() -> None:

@@ -1,0 +1,72 @@
+"""What a live feed gives: frames as they come, and events; the door between capture and the live session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from streamsr.capture.base import SourceInfo
+from streamsr.frame import Frame
+
+
+class FeedState(Enum):
+    """What happened to a feed."""
+
+    OPENED = "opened"
+    LOST = "lost"
+    RETRYING = "retrying"
+    CHANGED = "changed"
+    NOTICE = "notice"
+    KEPT = "kept"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class FeedEvent:
+    """One thing that happened.
+
+    Attributes:
+        state: what.
+        text: in one line, for the log and the person watching; never holds a password or a token.
+        at_ns: `time.monotonic_ns` when it happened.
+        info: the source as it is from here on, with OPENED and CHANGED.
+    """
+
+    state: FeedState
+    text: str
+    at_ns: int
+    info: SourceInfo | None = None
+
+
+class FeedListener(Protocol):
+    """Takes what a feed gives, in the feed's own thread; must return at once."""
+
+    def receive(self, frame: Frame) -> None:
+        """Take the next frame; ``arrived_ns`` and ``captured_ns`` are set, ``sequence`` counts over reconnects."""
+
+    def tell(self, event: FeedEvent) -> None:
+        """Take an event."""
+
+
+class Feed(Protocol):
+    """A live source that is watched and opened again when it is lost.
+
+    Attributes:
+        num_reconnects: how often it was opened again.
+    """
+
+    num_reconnects: int
+
+    def run(self, listener: FeedListener) -> None:
+        """Read until the source ends for good or `stop` is called; call it once, in a thread of its own.
+
+        Raises:
+            InputError: it could not be opened the first time, for a reason that waiting cannot mend.
+        """
+
+    def keep_original(self, folder: str | None) -> None:
+        """Write the source's own packets into a folder from now on; None ends that; returns at once."""
+
+    def stop(self) -> None:
+        """Make `run` return within a second, whatever the source does; may be called from any thread, twice too."""
