@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import json
 import sys
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from streamsr import __version__
+from streamsr.choices import PRECISIONS, RUNTIMES, choice, parse_rate
 from streamsr.config import DEFAULT_ENGINE, GeneratorSettings, ReadSettings, UpscaleSettings
 from streamsr.engine_commands import engine_app
 from streamsr.errors import EngineError, Interrupted, StreamsrError, UsageError
@@ -33,7 +33,6 @@ app.add_typer(engine_app, name="engine")
 app.add_typer(train_app, name="train")
 
 EXIT_SOME_FAILED = 1
-RUNTIMES = ("auto", "openvino", "torch", "onnxruntime", "cuda", "tensorrt", "fused")
 
 
 def main() -> NoReturn:
@@ -85,34 +84,6 @@ def root(
     """Take the options that belong to no command."""
 
 
-def parse_rate(text: str | None) -> Fraction | None:
-    """Return frames a second from ``25``, ``29.97`` or ``30000/1001``.
-
-    Raises:
-        UsageError: it is no positive number.
-    """
-    if text is None:
-        return None
-    try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if not 0 < rate <= 1000:
-        raise UsageError(f"--rate: expected frames a second such as 25 or 30000/1001, got {text!r}")
-    return rate
-
-
-def choice(option: str, value: str, allowed: tuple[str, ...]) -> Any:
-    """Return a value that is one of those allowed.
-
-    Raises:
-        UsageError: it is not.
-    """
-    if value not in allowed:
-        raise UsageError(f"--{option}: expected one of {', '.join(allowed)}, got {value!r}")
-    return value
-
-
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Video files, or testsrc:endoscopy.")]
 Output = Annotated[str | None, typer.Option("-o", "--output", help="File, or folder (end it with /).")]
 Model = Annotated[str, typer.Option("-m", "--model", help="Engine: fast-x2, tiny-x2, bicubic-x2, ... or a folder.")]
@@ -154,7 +125,7 @@ def upscale(
         generator=GeneratorSettings(
             engine=model,
             runtime=choice("runtime", runtime, RUNTIMES),
-            precision=choice("precision", precision, ("auto", "fp32", "fp16", "bf16", "int8")),
+            precision=choice("precision", precision, PRECISIONS),
             threads=threads,
             launch=choice("launch", launch, ("auto", "frame", "patch")),
             patch_px=patch,
@@ -162,7 +133,7 @@ def upscale(
             consistency=not no_consistency,
         ),
         read=ReadSettings(
-            rate=parse_rate(rate),
+            rate=None if rate is None else parse_rate(rate),
             resize=choice("resize", resize, ("parts", "fit")),
             deinterlace=choice("deinterlace", deinterlace, ("auto", "on", "off")),
         ),

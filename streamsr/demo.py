@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from streamsr.capture.testsrc import EndoscopySource, TestSettings, write_clip
+from streamsr.choices import parse_size
 from streamsr.colour import to_rgb8
 from streamsr.config import GeneratorSettings, UpscaleSettings
 from streamsr.doctor import wide_console
@@ -72,18 +73,6 @@ def run_demo(folder: Path, *, engine: str, seconds: float, size: str, overwrite:
     quality, sheet = measure(settings, wanted, generator)
     cv2.imwrite(str(picture), sheet[:, :, ::-1])
     return describe_demo(clip, picture, job, quality)
-
-
-def parse_size(size: str) -> tuple[int, int]:
-    """Return width and height of ``WIDTHxHEIGHT``.
-
-    Raises:
-        UsageError: it is none.
-    """
-    parts = size.lower().split("x")
-    if len(parts) != 2 or not all(part.isdigit() for part in parts):
-        raise UsageError(f"--size: expected WIDTHxHEIGHT such as 320x240, got {size!r}")
-    return int(parts[0]), int(parts[1])
 
 
 def measure(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from streamsr.choices import parse_size
 from streamsr.engine import MANIFEST, Engine, catalogue_folder, find_engine, list_engines, read_engine
 from streamsr.errors import EngineError, StreamsrError, UsageError
 from streamsr.plans import BUILD_LIMIT_S, BuildProgress, PlanCache, PlanEntry
@@ -205,18 +206,6 @@ def print_table(rows: list[dict[str, str]]) -> None:
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
     for row in (dict(zip(rows[0], rows[0], strict=True)), *rows):
         typer.echo("  ".join(value.ljust(widths[name]) for name, value in row.items()).rstrip())
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Return width and height from ``1920x1080``.
-
-    Raises:
-        UsageError: it is no size.
-    """
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) <= 1 << 15 for part in parts):
-        raise UsageError(f"--size: expected a size such as 1920x1080, got {text!r}")
-    return int(parts[0]), int(parts[1])
 
 
 @contextmanager

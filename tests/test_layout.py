@@ -55,6 +55,7 @@ ROOMS = (
     "frame",
     "timing",
     "worker",
+    "choices",
     "config",
     "errors",
 )

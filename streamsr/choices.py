@@ -1,0 +1,63 @@
+"""Values of command-line options: parsed once, and refused in one line that says what was expected."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from streamsr.errors import UsageError
+
+RUNTIMES = ("auto", "openvino", "torch", "onnxruntime", "cuda", "tensorrt", "fused")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
+
+LARGEST_SIDE_PX = 1 << 15
+
+
+def choice(option: str, value: str, allowed: tuple[str, ...]) -> Any:
+    """Return a value that is one of those allowed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if value not in allowed:
+        raise UsageError(f"--{option}: expected one of {', '.join(allowed)}, got {value!r}")
+    return value
+
+
+def parse_rate(text: str) -> Fraction:
+    """Return frames a second from ``25``, ``29.97`` or ``30000/1001``.
+
+    Raises:
+        UsageError: it is no positive number.
+    """
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000:
+        raise UsageError(f"--rate: expected frames a second such as 25 or 30000/1001, got {text!r}")
+    return rate
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return width and height in pixels from ``1920x1080``.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) <= LARGEST_SIDE_PX for part in parts):
+        raise UsageError(f"--size: expected WIDTHxHEIGHT such as 1920x1080, got {text!r}")
+    return int(parts[0]), int(parts[1])
+
+
+def parse_pair(option: str, text: str) -> tuple[str, str]:
+    """Return a key and a value from ``KEY=VALUE``.
+
+    Raises:
+        UsageError: there is no ``=``, or nothing before it.
+    """
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise UsageError(f"{option}: expected KEY=VALUE, got {text!r}")
+    return key, value
