@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import ceil
 from typing import Any
 
 import cv2
@@ -16,8 +17,8 @@ FACE = cv2.FONT_HERSHEY_SIMPLEX
 LEADING = 1.75
 """Distance of two lines over the height of a capital."""
 
-DESCENT = 0.4
-"""Room below the baseline over the height of a capital: g, j, p, q and y need about 0.3."""
+BEYOND = 0.32
+"""Room above capitals and below the baseline over the height of a capital: brackets, g, j, p, q and y need it."""
 
 SMALLEST_CAPITAL_PX = 5
 """Below this no capital can be told from another."""
@@ -37,13 +38,14 @@ def draw_line(text: str, capital_px: int) -> Coverage:
         capital_px: height of a capital.
 
     Returns:
-        (H, W) float32 in [0, 1], read-only: how far each pixel is covered; W is that of the ink, at least 1.
+        (H, W) float32 in [0, 1], read-only: how far each pixel is covered; W is that of the ink, at least 1, and H that
+            of a capital with `BEYOND` on both sides.
     """
     text, size, thick = plain_text(text), _font_size(capital_px), _thickness(capital_px)
     (wide, _), _ = cv2.getTextSize(text, FACE, size, thick)
-    side = 2 * capital_px
-    canvas: Any = np.zeros((round((1 + DESCENT) * capital_px) + 1, wide + 2 * side), np.uint8)
-    cv2.putText(canvas, text, (side, capital_px), FACE, size, 255, thick, cv2.LINE_AA)
+    side, beyond = 2 * capital_px, ceil(BEYOND * capital_px)
+    canvas: Any = np.zeros((capital_px + 2 * beyond, wide + 2 * side), np.uint8)
+    cv2.putText(canvas, text, (side, beyond + capital_px), FACE, size, 255, thick, cv2.LINE_AA)
     inked = np.flatnonzero(canvas.any(axis=0))
     ink = canvas[:, inked[0] : inked[-1] + 1] if len(inked) else canvas[:, :1]
     coverage: Coverage = ink.astype(np.float32) / np.float32(255)

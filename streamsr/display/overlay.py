@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
-from streamsr.display.lettering import SMALLEST_CAPITAL_PX, Coverage, draw_lines, wrap
-from streamsr.display.paint import Cover, Rgb, Stamp, lay_over, letter_cover, make_stamp
+from streamsr.display.lettering import SMALLEST_CAPITAL_PX, draw_lines, wrap
+from streamsr.display.paint import WHITE, Box, Cover, Stamp, box_letters, lay_over, make_stamp
 from streamsr.frame import Colour, Frame, Plane, PlaneLayout
 from streamsr.surround import black_level
 
-WHITE: Rgb = (1.0, 1.0, 1.0)
-PAPER: Rgb = (0.08, 0.08, 0.08)
-"""Without colour, so that on the surround no chroma plane changes and none is copied."""
-ALARM: Rgb = (0.78, 0.06, 0.08)
-PAPER_OPACITY, ALARM_OPACITY = 0.72, 0.94
+GLASS_BOX = Box(ink=WHITE, paper=(0.08, 0.08, 0.08), opacity=0.72)
+"""Its paper has no colour, so that on the surround no chroma plane changes and none is copied."""
+
+ALARM_BOX = Box(ink=WHITE, paper=(0.78, 0.06, 0.08), opacity=0.94)
 
 CAPITAL_SHARE = 0.019
 """Height of a capital over the shorter side: 21 lines in 1080, which is 3.7 mm on a 27 inch screen."""
@@ -152,26 +149,7 @@ def draw_badge(text: str, width: int, height: int, *, alarm: bool) -> Cover:
     while True:
         lines = draw_lines(wrap(text, capital_px, round(WIDEST_SHARE * width)), capital_px)
         padding = round(0.7 * capital_px)
-        tall, wide = (side + 2 * padding for side in lines.shape)
+        tall, wide = lines.shape[0] + padding, lines.shape[1] + 2 * padding
         if capital_px <= SMALLEST_CAPITAL_PX or (wide <= width and tall <= height):
-            return _boxed(lines, padding, alarm=alarm)
+            return box_letters(lines, padding, ALARM_BOX if alarm else GLASS_BOX)
         capital_px -= 1
-
-
-def _boxed(lines: Coverage, padding: int, *, alarm: bool) -> Cover:
-    """Set text in a box with round corners, its sides even so that it covers whole chroma samples."""
-    # The room below the last baseline is part of the padding there: most text has no descenders.
-    tall, wide = lines.shape[0] + 2 * padding - padding // 2, lines.shape[1] + 2 * padding
-    text = np.zeros((tall + tall % 2, wide + wide % 2), np.float32)
-    text[padding : padding + lines.shape[0], padding : padding + lines.shape[1]] = lines
-    paper, opacity = (ALARM, ALARM_OPACITY) if alarm else (PAPER, PAPER_OPACITY)
-    cover = letter_cover(text, WHITE, paper, opacity)
-    return Cover(cover.rgb, cover.opacity * _round_box(*text.shape, radius=0.6 * padding))
-
-
-def _round_box(height: int, width: int, *, radius: float) -> Coverage:
-    """Return how far each pixel lies in a box with round corners, (height, width) float32 in [0, 1]."""
-    y, x = (np.maximum(np.abs(np.arange(side) - (side - 1) / 2) - (side / 2 - radius), 0) for side in (height, width))
-    beyond = np.hypot(y[:, None], x[None, :])
-    inside: Coverage = np.clip(radius + 0.5 - beyond, 0, 1).astype(np.float32)
-    return inside

@@ -20,6 +20,8 @@ from streamsr.resample import Real, quantised, reduce_chroma
 Rgb = tuple[float, float, float]
 """Red, green and blue in [0, 1], as coded (gamma is not undone)."""
 
+WHITE: Rgb = (1.0, 1.0, 1.0)
+
 REFERENCE_WHITE = {16: 0.58, 18: 0.75}
 """Signal of white letters and pages, by transfer code point of H.273: ITU-R BT.2408, table 1. Elsewhere it is 1."""
 
@@ -43,6 +45,21 @@ class Cover:
 
 
 @dataclass(frozen=True)
+class Box:
+    """How a box of text looks.
+
+    Attributes:
+        ink: colour of the letters.
+        paper: colour of the box.
+        opacity: of the box: 0 shows the picture below, 1 hides it.
+    """
+
+    ink: Rgb
+    paper: Rgb
+    opacity: float
+
+
+@dataclass(frozen=True)
 class Stamp:
     """A cover in the coding of a frame: of each plane the share that is kept and what is added, float32."""
 
@@ -63,6 +80,25 @@ def letter_cover(coverage: Coverage, ink: Rgb, paper: Rgb, paper_opacity: float)
     share = coverage / np.maximum(opacity, np.float32(1e-6))
     shares = [share * np.float32(one) + (1 - share) * np.float32(two) for one, two in zip(ink, paper, strict=True)]
     return Cover(np.stack(shares), opacity)
+
+
+def box_letters(lines: Coverage, padding_px: int, box: Box) -> Cover:
+    """Set text in a box with round corners, its sides even so that it covers whole chroma samples."""
+    # Letters come with room above and below, so that half of the padding looks like all of it.
+    above = padding_px // 2
+    tall, wide = lines.shape[0] + 2 * above, lines.shape[1] + 2 * padding_px
+    text = np.zeros((tall + tall % 2, wide + wide % 2), np.float32)
+    text[above : above + lines.shape[0], padding_px : padding_px + lines.shape[1]] = lines
+    cover = letter_cover(text, box.ink, box.paper, box.opacity)
+    return Cover(cover.rgb, cover.opacity * _round_box(*text.shape, radius=0.6 * padding_px))
+
+
+def _round_box(height: int, width: int, *, radius: float) -> Coverage:
+    """Return how far each pixel lies in a box with round corners, (height, width) float32 in [0, 1]."""
+    y, x = (np.maximum(np.abs(np.arange(side) - (side - 1) / 2) - (side / 2 - radius), 0) for side in (height, width))
+    beyond = np.hypot(y[:, None], x[None, :])
+    inside: Coverage = np.clip(radius + 0.5 - beyond, 0, 1).astype(np.float32)
+    return inside
 
 
 def make_stamp(cover: Cover, layout: PlaneLayout, colour: Colour) -> Stamp:
@@ -112,6 +148,18 @@ def _blend(plane: Plane, kept: Real, added: Real, place: tuple[int, int], peak: 
     changed: Plane = plane.copy()
     changed[y : y + tall, x : x + wide] = blended
     return changed
+
+
+def lay_over_rgb(picture: NDArray[np.uint8], cover: Cover, place: tuple[int, int]) -> None:
+    """Lay a cover over an (H, W, 3) uint8 RGB picture, in place; what lies outside is cut off."""
+    x, y = place
+    left, top = max(-x, 0), max(-y, 0)
+    below = picture[y + top : max(y + cover.size[1], 0), x + left : max(x + cover.size[0], 0)]
+    tall, wide = below.shape[:2]
+    if below.size:
+        opacity = cover.opacity[top : top + tall, left : left + wide, None]
+        colour = cover.rgb[:, top : top + tall, left : left + wide].transpose(1, 2, 0)
+        below[...] = np.rint(below * (1 - opacity) + colour * (opacity * np.float32(255))).astype(np.uint8)
 
 
 def flat_frame(like: Frame, rgb: Rgb) -> Frame:

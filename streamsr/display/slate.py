@@ -11,8 +11,8 @@ from time import monotonic_ns
 import numpy as np
 
 from streamsr.display.lettering import Coverage, draw_lines, wrap
-from streamsr.display.overlay import READABLE_CAPITAL_PX, WHITE
-from streamsr.display.paint import Cover, Rgb, Stamp, flat_frame, lay_over, letter_cover, make_stamp
+from streamsr.display.overlay import READABLE_CAPITAL_PX
+from streamsr.display.paint import WHITE, Cover, Rgb, Stamp, flat_frame, lay_over, letter_cover, make_stamp
 from streamsr.frame import Colour, Frame, Plane, PlaneLayout
 
 GROUND: Rgb = (0.07, 0.12, 0.22)
