@@ -14,18 +14,21 @@ class Command(Enum):
     BADGE = "badge"
     QUIT = "quit"
 
+    ORIGINAL = "original"
     SIDE_BY_SIDE = "side-by-side"
     SPLIT = "split"
     SPLIT_LEFT = "split-left"
     SPLIT_RIGHT = "split-right"
     ZOOM_IN = "zoom-in"
     ZOOM_OUT = "zoom-out"
+    ZOOM_FIT = "zoom-fit"
     PAN_LEFT = "pan-left"
     PAN_RIGHT = "pan-right"
     PAN_UP = "pan-up"
     PAN_DOWN = "pan-down"
     FREEZE = "freeze"
     OVERLAY = "overlay"
+    HELP = "help"
     FULL_SCREEN = "full-screen"
 
     @property
