@@ -99,6 +99,8 @@ class FeedSettings:
         deinterlace: ``auto`` deinterlaces what is flagged as interlaced.
         open_timeout_s: an opening that takes longer is given up.
         read_timeout_s: a source that gives nothing for longer is closed and opened again.
+        reserve_bytes: disk space that keeping the original leaves free; keeping ends before it is touched.
+        preroll_s: seconds before the moment of asking that a kept original begins with.
     """
 
     size: tuple[int, int] | None = None
@@ -110,6 +112,8 @@ class FeedSettings:
     deinterlace: Literal["auto", "on", "off"] = "auto"
     open_timeout_s: float = 3.0
     read_timeout_s: float = 1.0
+    reserve_bytes: int = 256 << 20
+    preroll_s: float = 0.0
 
 
 @dataclass(frozen=True)

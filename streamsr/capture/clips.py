@@ -48,7 +48,7 @@ def write_clip(
         for frame in source:
             if isinstance(frame, Frame):
                 end_s = float((frame.pts + frame.duration) * frame.time_base)
-                container.mux(video.encode(_picture(frame)))
+                container.mux(video.encode(picture_of(frame)))
         container.mux(video.encode(None))
         if tone is not None:
             container.mux(_encode_tone(tone, end_s))
@@ -61,7 +61,8 @@ def _tag(context: Any, source: Source) -> None:
     context.color_primaries, context.color_trc = colour.primaries, colour.transfer
 
 
-def _picture(frame: Frame) -> Any:
+def picture_of(frame: Frame) -> Any:
+    """Return a frame as FFmpeg takes it: a fresh `av.VideoFrame` with its samples, its time and its colour."""
     picture = av.VideoFrame(frame.width, frame.height, frame.layout.pix_fmt)
     picture_planes: Any = picture.planes
     for plane, samples in zip(picture_planes, frame.planes, strict=True):

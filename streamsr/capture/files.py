@@ -12,19 +12,21 @@ from types import TracebackType
 
 from streamsr.capture.base import SourceInfo, SourceReport, TrackPacket
 from streamsr.capture.decode import Decoder, read_packets
-from streamsr.capture.opening import choose_video, index_exceeds, list_attachments, list_tracks, open_container
+from streamsr.capture.opening import (
+    NO_TIMESTAMPS,
+    choose_video,
+    index_exceeds,
+    list_attachments,
+    list_tracks,
+    open_container,
+    stated_rate,
+)
 from streamsr.capture.pictures import FrameMaker, Sampling
 from streamsr.capture.times import Splicer, find_holes
 from streamsr.errors import InputError, UsageError
 from streamsr.frame import Frame
 
 DEFAULT_RATE = Fraction(25)
-HIGHEST_RATE = 240
-"""Frames a second above which a stated rate is a time base in disguise (Matroska says 1000 for variable rates)."""
-
-NO_TIMESTAMPS = 0x80
-"""AVFMT_NOTIMESTAMPS: bare bitstreams such as raw H.264, whose stamps FFmpeg makes up."""
-
 SHORTEST_LOSS_S = 0.1
 """How much before its stated end a track may end without being called truncated, where no count of frames helps."""
 
@@ -120,7 +122,7 @@ class FileSource:
     def _sample(self, rate: Fraction | None, fits: bool, deinterlace: str) -> Sampling:
         context = self._video.codec_context
         timed = not self._container.format.flags & NO_TIMESTAMPS
-        stated = self._stated_rate(timed)
+        stated = stated_rate(self._video, timed=timed)
         if timed and rate is not None:
             self._note("the rate given is not used: the file states its times")
         elif not timed and rate is None:
@@ -136,12 +138,6 @@ class FileSource:
             fits=fits,
             deinterlace=deinterlace,
         )
-
-    def _stated_rate(self, timed: bool) -> Fraction | None:
-        """Return the first believable rate; FFmpeg's average is a made-up 25 where there are no times."""
-        context, track = self._video.codec_context, self._video
-        stated = (track.average_rate, track.guessed_rate, context.framerate) if timed else (context.framerate,)
-        return next((Fraction(rate) for rate in stated if rate and 0 < rate <= HIGHEST_RATE), None)
 
     def _read(self, *, timed: bool) -> Generator[Frame | TrackPacket, None, None]:
         tracks = [self._video, *(track.template for track in self._tracks)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ from streamsr.capture.base import Attachment, TrackInfo
 from streamsr.errors import InputError, InputNotFound
 
 WANT = "expected a video file"
+HIGHEST_RATE = 240
+"""Frames a second above which a stated rate is a time base in disguise (Matroska says 1000 for variable rates)."""
+
+NO_TIMESTAMPS = 0x80
+"""AVFMT_NOTIMESTAMPS: bare bitstreams such as raw H.264, whose stamps FFmpeg makes up."""
+
 TEXT_DEMUXERS = frozenset({"tty", "txt"})
 """FFmpeg would draw any text file as a picture of a terminal."""
 
@@ -46,7 +53,7 @@ def open_container(path: Path) -> InputContainer:
     return container
 
 
-def choose_video(container: InputContainer, path: Path) -> tuple[VideoStream, list[str]]:
+def choose_video(container: InputContainer, path: Path | str) -> tuple[VideoStream, list[str]]:
     """Choose the video track: the default one, else the largest; cover art is none.
 
     Returns:
@@ -70,6 +77,18 @@ def choose_video(container: InputContainer, path: Path) -> tuple[VideoStream, li
     chosen = max(decodable, key=_rank)
     notices += [f"track {track.index} is another video: left out" for track in tracks if track is not chosen]
     return chosen, notices
+
+
+def stated_rate(track: VideoStream, *, timed: bool) -> Fraction | None:
+    """Return the first believable rate of a track; None where it states none.
+
+    Args:
+        track: an open video track.
+        timed: whether the source states times; FFmpeg's average is a made-up 25 where it does not.
+    """
+    context = track.codec_context
+    stated = (track.average_rate, track.guessed_rate, context.framerate) if timed else (context.framerate,)
+    return next((Fraction(rate) for rate in stated if rate and 0 < rate <= HIGHEST_RATE), None)
 
 
 def list_tracks(container: InputContainer) -> tuple[tuple[TrackInfo, ...], list[str]]:

@@ -153,7 +153,16 @@ class EndoscopySource:
 
 
 def open_test_source(name: str) -> EndoscopySource:
-    """Open ``endoscopy[:key=value,...]``.
+    """Open ``endoscopy[:key=value,...]``; see `read_test_name`.
+
+    Raises:
+        UsageError: another picture, another key, or a value that cannot be.
+    """
+    return EndoscopySource(read_test_name(name))
+
+
+def read_test_name(name: str) -> TestSettings:
+    """Say what ``endoscopy[:key=value,...]`` asks for.
 
     Args:
         name: keys are ``size`` (as ``640x480``), ``rate``, ``frames``, ``seed``, ``scale`` (of the truth) and
@@ -168,7 +177,9 @@ def open_test_source(name: str) -> EndoscopySource:
     values: dict[str, object] = {}
     for option in filter(None, options.split(",")):
         values |= _parse(option)
-    return EndoscopySource(TestSettings(**values))  # type: ignore[arg-type]
+    settings = TestSettings(**values)  # type: ignore[arg-type]
+    _check(settings)
+    return settings
 
 
 def pose_at(number: int, *, reach_px: int) -> Pose:
