@@ -176,6 +176,11 @@ class Worker:
         """Start the thread."""
         self.thread.start()
 
+    @property
+    def started(self) -> bool:
+        """Whether the thread was ever started."""
+        return self.thread.ident is not None
+
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the thread; return whether it ended."""
         self.thread.join(timeout)

@@ -22,6 +22,7 @@ ROOMS = (
     "doctor",
     "gpu_findings",
     "api",
+    "live",
     "job",
     "naming",
     "sidecar",

@@ -54,9 +54,16 @@ class Feed(Protocol):
 
     Attributes:
         num_reconnects: how often it was opened again.
+        num_dropped: frames that were dropped before they were received: the newest won.
+        num_damaged: packets and pictures that were damaged.
     """
 
     num_reconnects: int
+    num_damaged: int
+
+    @property
+    def num_dropped(self) -> int:
+        """Frames that were dropped before they were received: the newest won."""
 
     def run(self, listener: FeedListener) -> None:
         """Read until the source ends for good or `stop` is called; call it once, in a thread of its own.

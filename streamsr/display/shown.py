@@ -20,6 +20,7 @@ class Shown:
         reason: why no better rung was used, in a word or two; empty where the best one was.
         alarm: what is wrong, in one short line, where a generator failed or the signal is lost; else empty.
         stages_ms: milliseconds of each stage it went through, by name, in their order.
+        made_ns: `time.monotonic_ns` when it was handed to the views.
     """
 
     number: int
@@ -29,6 +30,7 @@ class Shown:
     reason: str = ""
     alarm: str = ""
     stages_ms: Mapping[str, float] = field(default_factory=dict)
+    made_ns: int = 0
 
     @property
     def is_slate(self) -> bool:

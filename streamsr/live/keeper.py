@@ -1,0 +1,188 @@
+"""RungKeeper: keeps the rungs warm, tried and judged, and has a frame made by the one that the ladder chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from streamsr.frame import Frame
+from streamsr.live.ladder import WARMING, Ladder
+from streamsr.live.monitor import Monitor
+from streamsr.live.rungs import WARM_CALLS, Rung, Ticket
+
+STUCK_S, STUCK_BUDGETS = 1.0, 10
+"""A rung that takes longer than a second, and than ten times its budget, for one frame hangs."""
+
+WARM_LIMIT_S = 1800.0
+"""For building and warming; a TensorRT plan takes minutes."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of a frame at a rung.
+
+    Attributes:
+        frame: enlarged; None where bicubic is to do it.
+        rung: name of the one that made it; empty where none did.
+        reason: why it is not the best rung's; empty where it is.
+        stages_ms: milliseconds of each stage in the rung.
+    """
+
+    frame: Frame | None
+    rung: str = ""
+    reason: str = ""
+    stages_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Aside:
+    """Work of a rung that is not for showing: warming it, or a trial."""
+
+    place: int
+    ticket: Ticket
+
+    @property
+    def warms(self) -> bool:
+        """Whether it warms the rung."""
+        return self.ticket.calls > 1
+
+
+class RungKeeper:
+    """Owns the rungs and the ladder; used by the director's thread alone, but for its attributes.
+
+    Args:
+        rungs: best first, not started; each has a thread of its own.
+        monitor: told what happens to them.
+
+    Attributes:
+        ladder: which rung is in use, and why no better one.
+        alarm: what is wrong with a rung, in one short line; empty where nothing is.
+    """
+
+    def __init__(self, rungs: list[Rung], monitor: Monitor) -> None:
+        self.rungs, self.ladder, self.alarm = rungs, Ladder(len(rungs)), ""
+        self._monitor = monitor
+        self._shape: tuple[object, ...] | None = None
+        self._unwarmed: list[int] = []
+        self._aside: _Aside | None = None
+
+    @property
+    def rung(self) -> Rung | None:
+        """The rung in use; None is bicubic."""
+        place = self.ladder.rung
+        return self.rungs[place] if place < len(self.rungs) else None
+
+    def start(self) -> None:
+        """Start the rungs' threads."""
+        for rung in self.rungs:
+            rung.start()
+
+    def tend(self, frame: Frame) -> None:
+        """Look after the rungs that are not in use; call it with every frame. Never waits."""
+        self._meet(frame)
+        for place in range(len(self.rungs)):
+            if self._hangs(place):
+                self._leave(place)
+        if self._aside is None:
+            self._begin_aside(frame)
+        elif self._aside.ticket.done:
+            self._end_aside(self._aside)
+
+    def generate(self, frame: Frame, until_ns: int, interrupted: Callable[[], bool]) -> Made:
+        """Have a frame made by the rung in use.
+
+        Args:
+            frame: the next one.
+            until_ns: `time.monotonic_ns` at which it must be made.
+            interrupted: gives up at once where it becomes true (see `Rung.wait`).
+        """
+        place, rung = self.ladder.rung, self.rung
+        if rung is None:
+            return Made(None, reason=self.ladder.reason)
+        ticket = rung.submit(frame)
+        if ticket is None:
+            return self._miss(place, rung.busy_ns / 1e6)
+        if rung.wait(ticket, until_ns, interrupted):
+            return self._take(place, ticket)
+        if interrupted():
+            return Made(None, reason="bypass")
+        return self._miss(place, rung.busy_ns / 1e6)
+
+    def _hangs(self, place: int) -> bool:
+        """Return whether a rung has been at one piece of work for longer than any should take."""
+        busy_ms, aside = self.rungs[place].busy_ns / 1e6, self._aside
+        if aside is not None and aside.place == place and aside.warms:
+            return busy_ms > WARM_LIMIT_S * 1e3
+        budget_ms = self.ladder.budget.deadline_ms
+        return busy_ms > max(STUCK_S * 1e3, STUCK_BUDGETS * budget_ms)
+
+    def _take(self, place: int, ticket: Ticket) -> Made:
+        """Take what a rung answered."""
+        if ticket.result is None:
+            self._fail(place, ticket.error)
+            return Made(None, reason="failed")
+        reason, rung = self.ladder.reason, self.rungs[place].name
+        self.ladder.made(place, self._monitor.now_s, ticket.costs_ms[-1])
+        return Made(ticket.result, rung, reason, ticket.stages_ms)
+
+    def _miss(self, place: int, busy_ms: float) -> Made:
+        """Note that a rung is late with this frame, or still at one before it."""
+        self._monitor.late += 1
+        self.ladder.made(place, self._monitor.now_s, busy_ms, late=True)
+        return Made(None, reason="late")
+
+    def _meet(self, frame: Frame) -> None:
+        """Have all rungs warmed anew where a frame has another shape than the last one."""
+        shape = (frame.width, frame.height, frame.layout, frame.colour)
+        if shape == self._shape:
+            return
+        self._shape, self._unwarmed, self._aside = shape, list(range(len(self.rungs))), None
+        for place in self._unwarmed:
+            self.ladder.changed(place)
+        if self.rungs:
+            self.ladder.step_to_bicubic(self._monitor.now_s, WARMING)
+
+    def _begin_aside(self, frame: Frame) -> None:
+        if self._unwarmed:
+            place, calls = self._unwarmed[0], WARM_CALLS
+        else:
+            wanted = self.ladder.wants_trial(self._monitor.now_s)
+            if wanted is None:
+                return
+            place, calls = wanted, 1
+        ticket = self.rungs[place].submit(frame, calls=calls)
+        if ticket is not None:
+            self._aside = _Aside(place, ticket)
+            del self._unwarmed[: int(calls > 1)]
+
+    def _end_aside(self, aside: _Aside) -> None:
+        place, ticket, now_s = aside.place, aside.ticket, self._monitor.now_s
+        self._aside = None
+        if ticket.result is None:
+            self._fail(place, ticket.error)
+            return
+        if aside.warms:
+            self._monitor.say(f"{self.rungs[place].name} ready: {self.rungs[place].description}")
+            self.ladder.warmed(place, now_s, ticket.costs_ms[1:])
+        else:
+            self.ladder.tried(place, now_s, ticket.costs_ms[-1])
+        self._clear_alarm(place)
+
+    def _leave(self, place: int) -> None:
+        """Leave a thread that hangs behind."""
+        self.rungs[place].abandon()
+        if self._aside is not None and self._aside.place == place:
+            self._aside = None
+        self._fail(place, "does not answer")
+
+    def _fail(self, place: int, why: str) -> None:
+        name = self.rungs[place].name
+        self._monitor.say(f"{name} failed: {why}")
+        self.alarm = f"{name} failed"
+        self.ladder.failed(place, self._monitor.now_s, "failed")
+
+    def _clear_alarm(self, place: int) -> None:
+        name = self.rungs[place].name
+        if self.alarm == f"{name} failed":
+            self.alarm = ""
+            self._monitor.say(f"{name} works again")
