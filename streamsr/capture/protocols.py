@@ -20,8 +20,9 @@ ELSEWHERE = {
 HLS_PATIENCE_S = 20.0
 """An HLS source gives a whole segment at a time, usually 2 to 6 s, and nothing before its playlist and one are in."""
 
-PROBE = {"probesize": "1000000", "analyzeduration": "500000", "fflags": "nobuffer"}
-"""What FFmpeg may read before it names the tracks, in bytes and microseconds: by default 5 MB and 5 s."""
+PROBE = {"probesize": "1000000", "analyzeduration": "500000", "fpsprobesize": "4"}
+"""What FFmpeg may read before it names the tracks, in bytes, microseconds and pictures: by default 5 MB, 5 s and 20.
+(``nobuffer`` is not among them: it throws away what was read for that, the key frame first of all.)"""
 
 
 def scheme_of(name: str) -> str:

@@ -237,17 +237,17 @@ def open_live(address: Address) -> InputContainer:
             timeout=None if address.may_stall else (address.open_timeout_s, address.read_timeout_s),
         )
     except av.error.FFmpegError as cause:
-        text = f"{address.shown}: cannot be opened: {reason_of(cause, address)}"
+        text = f"{address.shown}: cannot be opened: {reason_of(cause, address, opening=True)}"
         raise SourceLost(text, lasting=is_lasting(cause, address)) from cause
     if container.format.name in TEXT_DEMUXERS:
         raise SourceLost(f"{address.shown}: expected a video, found text; check the name", lasting=True)
     return container
 
 
-def reason_of(cause: av.error.FFmpegError, address: Address) -> str:
+def reason_of(cause: av.error.FFmpegError, address: Address, *, opening: bool = False) -> str:
     """Say what FFmpeg met, in words that hold no part of the address."""
     if isinstance(cause, (av.error.ExitError, av.error.TimeoutError)):
-        return f"nothing came within {address.read_timeout_s:g} s"
+        return f"nothing came within {address.open_timeout_s if opening else address.read_timeout_s:g} s"
     if isinstance(cause, av.error.EOFError):
         return "it ended before its first picture"
     if isinstance(cause, av.error.InvalidDataError):
