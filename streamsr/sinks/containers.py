@@ -137,18 +137,29 @@ class MovieFile:
         self.tracks.note_refused()
 
     def unwritten_bytes(self, size_bytes: int) -> int:
-        """Return what closing still has to write: packets held in memory, and an index entry each (64 bytes at most).
+        """Return what closing still has to write.
 
         Args:
             size_bytes: of the file on the disk now.
         """
-        return max(0, self.num_bytes - size_bytes) + 64 * self.num_packets
+        return unwritten_bytes(self.num_bytes, self.num_packets, size_bytes)
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
             self.num_packets += 1
             self.num_bytes += packet.size
             self.container.mux(packet)
+
+
+def unwritten_bytes(num_bytes: int, num_packets: int, size_bytes: int) -> int:
+    """Return what closing a file still has to write: packets held in memory, and an index entry each.
+
+    Args:
+        num_bytes: of the packets that were given to the muxer.
+        num_packets: how many; an index entry takes 64 bytes at most.
+        size_bytes: of the file on the disk now.
+    """
+    return max(0, num_bytes - size_bytes) + 64 * num_packets
 
 
 def choose_offset(facts: SourceFacts, first: Frame, packets: list[tuple[int, Any]]) -> Fraction:
