@@ -27,6 +27,34 @@ STATEMENT = (
 PACKAGES = ("torch", "openvino", "onnxruntime", "av", "numpy", "opencv-python")
 
 
+class FileHash:
+    """The SHA-256 of a file that is complete, taken a slice at a time by whoever has other work between the slices.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        hexdigest: the hash in hexadecimal; None until `advance` has returned False.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.hexdigest: str | None = None
+        self._digest, self._offset = hashlib.sha256(), 0
+
+    def advance(self, num_bytes: int) -> bool:
+        """Take in the next bytes at most; return whether there may be more."""
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            slice_ = file.read(num_bytes)
+        self._digest.update(slice_)
+        self._offset += len(slice_)
+        if len(slice_) == num_bytes:
+            return True
+        self.hexdigest = self._digest.hexdigest()
+        return False
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:

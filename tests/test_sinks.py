@@ -6,10 +6,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import chain
 from math import floor
@@ -691,20 +690,6 @@ def test_a_killed_run_leaves_a_draft_that_plays(suffix: str, tmp_path: Path) -> 
     times = read_times_until_damage(draft)
     assert 100 <= len(times) <= 260  # what the encoder and the last fragment held is gone
     assert times == [Fraction(number, 25) for number in range(len(times))]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 3 MB of its own."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if shutil.which("mount") is None:
-        pytest.skip("no mount command")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("making a small file system needs more rights")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])

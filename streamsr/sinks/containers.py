@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ import av
 from av.error import FFmpegError
 
 from streamsr.errors import UsageError
-from streamsr.frame import Colour, Frame, Siting
+from streamsr.frame import Frame
 from streamsr.sinks.base import SinkReport, SourceFacts
 from streamsr.sinks.encoders import Encoding
-from streamsr.sinks.planes import fill
 from streamsr.sinks.tracks import PassingTracks, Tags
+from streamsr.sinks.video_track import add_video_track, keyframe_distance, make_picture
 
 MUXERS = {".mkv": "matroska", ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
 """Suffix to FFmpeg's muxer. Others either hold no variable frame rate (AVI) or lose the colour tags (MPEG-TS)."""
@@ -38,19 +38,6 @@ file on closing (hybrid_fragmented); delay_moov keeps the start offset and B-fra
 PRIMING_S = Fraction(1, 10)
 """Audio up to this long before zero is a codec's warm-up (AAC 21 ms, MP3 25 ms, Opus 7 to 80 ms), decoded and not
 played: it stays where it is, and pushes no picture off its time."""
-
-SITING_NAMES = {
-    Siting.LEFT: "left",
-    Siting.CENTRE: "center",
-    Siting.TOP_LEFT: "topleft",
-    Siting.TOP: "top",
-    Siting.BOTTOM_LEFT: "bottomleft",
-    Siting.BOTTOM: "bottom",
-}
-"""The sitings that H.264 and its followers can state; those on the right have no code."""
-
-KEYFRAME_S = 2
-"""Longest time between key frames: what a viewer waits for when seeking, and what a power failure can cost."""
 
 
 def muxer_of(path: Path) -> str:
@@ -108,12 +95,16 @@ class MovieFile:
     ) -> None:
         self.encoding, self.offset_s = encoding, offset_s
         self.num_frames, self.num_packets, self.num_bytes = 0, 0, 0
-        options = _muxer_options(muxer, first.time_base)
+        options = muxer_options(muxer, first.time_base)
         self.container = av.open(str(path.absolute()), "w", format=muxer, container_options=options)
         try:
             self.container.metadata.update(tags.kept(facts.metadata))
             self.container.metadata.update(tags.marks)
-            self.video = self._add_video(first, facts.rate)
+            # frame_duration: the last frame's duration reaches the muxer, which cannot know it otherwise.
+            options_of_track = {"g": str(keyframe_distance(facts.rate)), "flags": "+frame_duration"}
+            self.video = add_video_track(
+                self.container, encoding, first, rate=facts.rate, time_base=first.time_base, options=options_of_track
+            )
             self.tracks = PassingTracks(self.container, muxer, facts=facts, tags=tags, report=report)
             self.container.start_encoding()
         except BaseException:
@@ -122,12 +113,9 @@ class MovieFile:
 
     def write_frame(self, frame: Frame) -> None:
         """Encode a frame of the shape this file was opened with, at its own time."""
-        encoding = self.encoding
-        picture = av.VideoFrame(encoding.width, encoding.height, encoding.layout.pix_fmt)
-        fill(picture, frame, encoding.layout)
+        picture = make_picture(frame, self.encoding)
         picture.pts, picture.time_base = frame.pts + round(self.offset_s / frame.time_base), frame.time_base
         picture.duration = frame.duration
-        _tag_colour(picture, frame.colour)
         self._mux(self.video.encode(picture))
         self.num_frames += 1
 
@@ -149,12 +137,12 @@ class MovieFile:
         self.tracks.note_refused()
 
     def unwritten_bytes(self, size_bytes: int) -> int:
-        """Return what closing still has to write: packets held in memory, and an index entry each (64 bytes at most).
+        """Return what closing still has to write.
 
         Args:
             size_bytes: of the file on the disk now.
         """
-        return max(0, self.num_bytes - size_bytes) + 64 * self.num_packets
+        return unwritten_bytes(self.num_bytes, self.num_packets, size_bytes)
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
@@ -162,28 +150,16 @@ class MovieFile:
             self.num_bytes += packet.size
             self.container.mux(packet)
 
-    def _add_video(self, first: Frame, rate: Fraction) -> Any:
-        encoding, colour = self.encoding, first.colour
-        # frame_duration: the last frame's duration reaches the muxer, which cannot know it otherwise.
-        options = {"g": str(keyframe_distance(rate)), "flags": "+frame_duration"} | encoding.options
-        if first.layout.chroma_shift in ((1, 1), (1, 0)) and colour.siting in SITING_NAMES:
-            options["chroma_sample_location"] = SITING_NAMES[colour.siting]
-        video: Any = self.container.add_stream(
-            encoding.codec,
-            rate=rate,
-            options=options,
-            width=encoding.width,
-            height=encoding.height,
-            time_base=first.time_base,
-        )
-        context = video.codec_context
-        context.pix_fmt, context.time_base = encoding.layout.pix_fmt, first.time_base
-        context.sample_aspect_ratio = first.sample_aspect
-        context.thread_count = encoding.threads
-        if "265" in encoding.codec or encoding.codec == "hevc_nvenc":
-            context.codec_tag = "hvc1"  # what players of one large vendor insist on; Matroska ignores it
-        _tag_colour(context, colour)
-        return video
+
+def unwritten_bytes(num_bytes: int, num_packets: int, size_bytes: int) -> int:
+    """Return what closing a file still has to write: packets held in memory, and an index entry each.
+
+    Args:
+        num_bytes: of the packets that were given to the muxer.
+        num_packets: how many; an index entry takes 64 bytes at most.
+        size_bytes: of the file on the disk now.
+    """
+    return max(0, num_bytes - size_bytes) + 64 * num_packets
 
 
 def choose_offset(facts: SourceFacts, first: Frame, packets: list[tuple[int, Any]]) -> Fraction:
@@ -204,12 +180,13 @@ def choose_offset(facts: SourceFacts, first: Frame, packets: list[tuple[int, Any
     return ceil(max(Fraction(0), -min(earliest)) / first.time_base) * first.time_base
 
 
-def keyframe_distance(rate: Fraction) -> int:
-    """Return the frames from one key frame to the next at most, 12 to 250."""
-    return min(250, max(12, floor(rate * KEYFRAME_S)))
+def muxer_options(muxer: str, time_base: Fraction) -> dict[str, str]:
+    """Return the options that make a muxer keep times as they are given to it.
 
-
-def _muxer_options(muxer: str, time_base: Fraction) -> dict[str, str]:
+    Args:
+        muxer: FFmpeg's name.
+        time_base: of the video track.
+    """
     if muxer == "matroska":
         # Times before zero are the codecs' warm-up only (see choose_offset): moving them would move the pictures too.
         return {"avoid_negative_ts": "disabled"}
@@ -218,10 +195,3 @@ def _muxer_options(muxer: str, time_base: Fraction) -> dict[str, str]:
     while scale < 10_000:
         scale *= 2
     return {"movflags": MOV_FLAGS, "movie_timescale": str(scale), "video_track_timescale": str(scale)}
-
-
-def _tag_colour(target: Any, colour: Colour) -> None:
-    """Tag an encoder, or a picture for encoders that read the tags there (ProRes); PyAV 16's lacks two of them."""
-    target.color_range, target.colorspace = 2 if colour.full_range else 1, colour.matrix
-    if hasattr(target, "color_primaries"):
-        target.color_primaries, target.color_trc = colour.primaries, colour.transfer

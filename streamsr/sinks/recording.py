@@ -19,6 +19,7 @@ from streamsr.sinks.drafts import Draft, explained, refuse_taken
 from streamsr.sinks.encoders import Encoding, choose_encoding
 from streamsr.sinks.settings import EncoderSettings
 from streamsr.sinks.tracks import Tags
+from streamsr.sinks.video_track import shape_of
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ class RecordingSink:
 
     def _movie_for(self, frame: Frame) -> MovieFile:
         """Return the open file for frames of this shape; a new shape ends the last one and begins a new part."""
-        shape = _shape_of(frame)
+        shape = (*shape_of(frame), frame.time_base)
         if self._movie is None or shape != self._shape:
             if self._movie is not None:
                 self._finish_movie()
@@ -257,10 +258,3 @@ class RecordingSink:
     def _discard(self) -> None:
         for draft in self._drafts:
             draft.discard()
-
-
-def _shape_of(frame: Frame) -> tuple[Any, ...]:
-    """Return what cannot change within a file."""
-    colour = frame.colour
-    tags = (colour.matrix, colour.full_range, colour.primaries, colour.transfer, colour.siting)
-    return (frame.width, frame.height, frame.layout, tags, frame.sample_aspect, frame.time_base)

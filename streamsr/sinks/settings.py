@@ -72,6 +72,7 @@ class Encoder:
         presets: the speeds that it knows.
         highest_crf: the largest value that `quality` takes.
         tags_gray: whether pictures without chroma keep their colour tags.
+        live: options that are set instead where pictures come live: out at once and in order, key frames on demand.
     """
 
     title: str
@@ -82,6 +83,7 @@ class Encoder:
     presets: tuple[str, ...] = ()
     highest_crf: int = 51
     tags_gray: bool = True
+    live: dict[str, str] = field(default_factory=dict)
 
 
 X26X_PRESETS = (
@@ -90,12 +92,21 @@ X26X_PRESETS = (
 )
 NVENC_PRESETS = ("p1", "p2", "p3", "p4", "p5", "p6", "p7", "fast", "medium", "slow", "hp", "hq")
 AV1_PRESETS = tuple(str(speed) for speed in range(14))
+NVENC_LIVE = {"delay": "0", "rc-lookahead": "0", "forced-idr": "1"}
 NVENC = {"rc": "vbr", "b": "0", "tune": "hq"}
 NVENC_LOSSLESS = {"tune": "lossless", "rc": "constqp", "qp": "0"}
 
 ENCODERS = {
     # x264 codes gray, but never states a matrix with it, and few players show such files.
-    "libx264": Encoder("H.264", "crf", "superfast", lossless={"qp": "0"}, presets=X26X_PRESETS, tags_gray=False),
+    "libx264": Encoder(
+        "H.264",
+        "crf",
+        "superfast",
+        lossless={"qp": "0"},
+        presets=X26X_PRESETS,
+        tags_gray=False,
+        live={"bf": "0", "rc-lookahead": "0", "forced-idr": "1"},
+    ),
     "libx265": Encoder(
         "HEVC",
         "crf",
@@ -103,15 +114,29 @@ ENCODERS = {
         {"x265-params": "log-level=none"},
         {"x265-params": "lossless=1:log-level=none"},
         presets=X26X_PRESETS,
+        live={
+            "x265-params": "log-level=none:bframes=0:b-adapt=0:rc-lookahead=0:frame-threads=1:scenecut=0",
+            "forced-idr": "1",
+        },
     ),
     "libsvtav1": Encoder(
-        "AV1", "crf", "10", lossless={"svtav1-params": "lossless=1"}, presets=AV1_PRESETS, highest_crf=63
+        "AV1",
+        "crf",
+        "10",
+        lossless={"svtav1-params": "lossless=1"},
+        presets=AV1_PRESETS,
+        highest_crf=63,
+        live={"svtav1-params": "pred-struct=1:lookahead=0"},
     ),
     "ffv1": Encoder(
         "FFV1, always lossless", fixed={"level": "3", "slicecrc": "1", "g": "1"}, lossless={}, highest_crf=63
     ),
     "prores_ks": Encoder("ProRes 422 HQ", fixed={"profile": "hq"}, highest_crf=63),
-    "h264_nvenc": Encoder("H.264 on an NVIDIA GPU", "cq", "p5", NVENC, NVENC_LOSSLESS, presets=NVENC_PRESETS),
-    "hevc_nvenc": Encoder("HEVC on an NVIDIA GPU", "cq", "p5", NVENC, NVENC_LOSSLESS, presets=NVENC_PRESETS),
+    "h264_nvenc": Encoder(
+        "H.264 on an NVIDIA GPU", "cq", "p5", NVENC, NVENC_LOSSLESS, presets=NVENC_PRESETS, live=NVENC_LIVE
+    ),
+    "hevc_nvenc": Encoder(
+        "HEVC on an NVIDIA GPU", "cq", "p5", NVENC, NVENC_LOSSLESS, presets=NVENC_PRESETS, live=NVENC_LIVE
+    ),
 }
 """Encoders that streamsr knows how to ask for a quality, in the order they are listed to the user."""
