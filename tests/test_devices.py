@@ -16,7 +16,6 @@ from streamsr.capture import devices
 from streamsr.capture.devices import Device, Mode, list_devices
 from streamsr.cli import app
 
-
 CODES = (b"MJPG", b"YUYV", b"ZZ12")
 SIZES = ((1920, 1080), (640, 480))
 
