@@ -153,7 +153,7 @@ def test_a_path_that_vanishes_is_lost_and_taken_up_when_it_is_back(tmp_path):
     ending = threading.Event()
 
     def write() -> None:
-        with open(path, "wb", buffering=0) as pipe:
+        with path.open("wb", buffering=0) as pipe:
             for chunk in chunks_of():
                 if ending.wait(0.04):
                     return

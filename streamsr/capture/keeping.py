@@ -182,6 +182,7 @@ class OriginalKeeper:
     def _start_segment(self, folder: Path, first: _Item) -> PacketSegment | PictureSegment:
         if self._tracks:
             return PacketSegment(folder, self._tracks)
+        self._tell("notice", "the source has pictures and no packets: they are kept without loss (FFV1)")
         return PictureSegment(folder, first.content, self._rate)
 
     def _remember(self, item: _Item) -> None:

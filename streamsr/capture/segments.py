@@ -91,8 +91,7 @@ class PacketSegment(Segment):
         if packet.pts is None and packet.dts is None:
             # A bare bitstream: when it came is the only time there is.
             packet.pts = packet.dts = round(Fraction(arrived_ns - self._start_ns, 10**9) / packet.time_base)
-        elif packet.dts is None:
-            packet.dts = packet.pts
+        # A decode time that Matroska did not state is left to the muxer, which knows how far pictures are reordered.
         packet.stream = self._tracks[packet.stream_index]
         try:
             self._mux(packet)
