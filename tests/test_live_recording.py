@@ -29,9 +29,9 @@ from streamsr.display.shown import Shown
 from streamsr.errors import UsageError
 from streamsr.frame import Colour, Frame, PlaneLayout
 from streamsr.sidecar import STATEMENT, file_sha256
-from streamsr.sinks import LiveRecorder, live_file, live_recording, live_series, preroll
+from streamsr.sinks import LiveRecorder, live_file, live_recording, live_series, offered, preroll
 from streamsr.sinks.live_encoder import LiveEncoder
-from streamsr.sinks.live_recording import QUEUE_PICTURES
+from streamsr.sinks.offered import QUEUE_PICTURES
 from streamsr.sinks.video_track import KEYFRAME_S
 from tests.videos import draw_picture, read_number
 
@@ -348,7 +348,7 @@ def test_an_encoder_that_hangs_costs_pictures_and_never_the_display(gate: thread
 def test_waiting_pictures_take_no_more_memory_than_stated(
     gate: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_recording, "QUEUE_BYTES", 5 * 64 * 48 * 3 // 2)
+    monkeypatch.setattr(offered, "QUEUE_BYTES", 5 * 64 * 48 * 3 // 2)
     with LiveRecorder(SMALL) as recorder:
         recorder.start(tmp_path)
         recorder.offer(make_shown(0, 10**9))
@@ -495,6 +495,17 @@ def test_a_file_that_is_deleted_while_it_is_written_is_noticed(tmp_path: Path, m
         wait_for(lambda: recorder.files)
         recorder.files[0].unlink()
         wait_for(lambda: "gone or replaced" in recorder.status().trouble)
+
+
+def test_a_disk_that_takes_no_files_is_said_in_a_line(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with LiveRecorder(SMALL) as recorder:
+        recorder.start(small_disk)
+        wait_for(lambda: recorder.status().trouble)
+        assert "Read-only" in recorder.status().trouble
+        assert "\n" not in recorder.status().trouble
+        assert recorder.status().active is False
+        Director(recorder).show(3)
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EIO])

@@ -11,7 +11,7 @@ import av
 from av.error import FFmpegError
 
 from streamsr.sidecar import FileHash, describe_colour
-from streamsr.sinks.containers import muxer_of, muxer_options, unwritten_bytes
+from streamsr.sinks.containers import MOV_FLAGS, muxer_of, muxer_options, unwritten_bytes
 from streamsr.sinks.live_encoder import TIME_BASE, Coded, LiveEncoder
 
 FLUSH_MS = 500
@@ -19,7 +19,11 @@ FLUSH_MS = 500
 
 FLUSHING = {
     "matroska": {"cluster_time_limit": str(FLUSH_MS), "flush_packets": "1"},
-    "mp4": {"frag_duration": str(FLUSH_MS * 1000), "flush_packets": "1"},
+    "mp4": {
+        "movflags": f"{MOV_FLAGS}+frag_keyframe+delay_moov",  # fragments, though an older FFmpeg cannot join them later
+        "frag_duration": str(FLUSH_MS * 1000),
+        "flush_packets": "1",
+    },
 }
 """Muxer options that put every cluster or fragment on the disk as soon as it is complete."""
 

@@ -14,9 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,15 +27,10 @@ from streamsr.sinks.containers import refuse_codec
 from streamsr.sinks.live_encoder import encoder_settings
 from streamsr.sinks.live_series import Take
 from streamsr.sinks.live_writer import FORESEEN, LiveWriter
+from streamsr.sinks.offered import Offered, OfferedQueue
 from streamsr.worker import Line, Worker
 
 log = logging.getLogger(__name__)
-
-QUEUE_PICTURES = 25
-"""Pictures that wait at most: one second at 25 a second, which rides out a slow disk."""
-
-QUEUE_BYTES = 64 << 20
-"""Memory they take at most: 25 pictures up to 1344x1344, five of 3840x2160; one waits whatever its size."""
 
 TICK_S = 0.25
 """Longest wait between two looks at the disk and the sidecar."""
@@ -53,26 +46,6 @@ HASH_S = 1.7
 
 MARKS = {"comment": "Enlarged live by streamsr - research use; the original is the record"}
 """Tags of every file, where the caller gives none that say more."""
-
-
-@dataclass(frozen=True)
-class Offered:
-    """A picture that waits.
-
-    Attributes:
-        shown: the picture.
-        take: what it is to be recorded in; None is for the pre-roll alone.
-        presented_ns: `time.monotonic_ns` when it was offered.
-    """
-
-    shown: Shown
-    take: Take | None
-    presented_ns: int
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory of its samples."""
-        return sum(plane.nbytes for plane in self.shown.picture.planes)
 
 
 class LiveRecorder:
@@ -107,8 +80,7 @@ class LiveRecorder:
         self._about, self._marks = {} if about is None else about, MARKS if marks is None else marks
         self.writer = self._make_writer()
         self._changed = threading.Condition()
-        self._waiting: deque[Offered] = deque()
-        self._waiting_bytes = 0
+        self._waiting = OfferedQueue()
         self._take: Take | None = None
         self._last: Take | None = None
         self._over, self._ended = False, False
@@ -133,15 +105,10 @@ class LiveRecorder:
             shown: the picture; held until it is encoded. Where too many wait it is dropped and counted.
         """
         with self._changed:
-            if self._take is None and not self.settings.preroll_s:
+            if self._over or (self._take is None and not self.settings.preroll_s):
                 return
-            offered = Offered(shown, self._take, time.monotonic_ns())
-            if self._has_room(offered.num_bytes):
-                self._waiting.append(offered)
-                self._waiting_bytes += offered.num_bytes
-                self._changed.notify_all()
-            elif self._take is not None and not shown.is_slate:
-                self._take.num_dropped += 1
+            self._waiting.put(Offered(shown, self._take))
+            self._changed.notify_all()
 
     def start(self, folder: str | Path | None = None) -> None:
         """Begin to record; returns at once, and what goes wrong is said by `status`. While recording it does nothing.
@@ -208,11 +175,6 @@ class LiveRecorder:
         if self._worker is not None and not self._worker.join(STOP_S):
             log.warning("the recording could not be closed in %.0f s: its disk or its encoder hangs", STOP_S)
 
-    def _has_room(self, num_bytes: int) -> bool:
-        return not self._waiting or (
-            len(self._waiting) < QUEUE_PICTURES and self._waiting_bytes + num_bytes <= QUEUE_BYTES
-        )
-
     def _make_writer(self) -> LiveWriter:
         return LiveWriter(self.settings, about=self._about, marks=self._marks)
 
@@ -252,25 +214,20 @@ class LiveRecorder:
         with self._changed:
             self._changed.wait_for(self._has_work, 0 if self.writer.is_busy else TICK_S)
             while self._waiting:
-                offered = self._waiting.popleft()
-                self._waiting_bytes -= offered.num_bytes
+                offered = self._waiting.take()
                 if not self._is_late(offered):
                     return offered, self._take
+                offered.count_dropped()
             return None, self._take
 
     def _has_work(self) -> bool:
         return bool(self._waiting) or self._over or self._take is not self.writer.take
 
     def _is_late(self, offered: Offered) -> bool:
-        """Return whether there is no time any more for a picture of a take that was told to stop; counted."""
-        if offered.take is self._take and not self._over:
-            return False
-        if offered.take is None:
+        """Return whether there is no time any more for a picture of a take that was told to stop."""
+        if offered.take is None or offered.take is self._take:
             return self._over
-        if time.monotonic() < self._stopped_s + DRAIN_S:
-            return False
-        offered.take.num_dropped += 0 if offered.shown.is_slate else 1
-        return True
+        return time.monotonic() >= self._stopped_s + DRAIN_S
 
     def _is_over(self) -> bool:
         with self._changed:
