@@ -13,10 +13,11 @@ import typer
 from streamsr import __version__
 from streamsr.choices import PRECISIONS, RUNTIMES, choice, parse_rate
 from streamsr.config import DEFAULT_ENGINE, GeneratorSettings, ReadSettings, UpscaleSettings
+from streamsr.device_commands import devices
 from streamsr.engine_commands import engine_app
 from streamsr.errors import EngineError, Interrupted, StreamsrError, UsageError
 from streamsr.interrupt import heeding_interrupts
-from streamsr.live_commands import devices
+from streamsr.live_commands import live
 from streamsr.train_commands import train_app
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(engine_app, name="engine")
 app.add_typer(train_app, name="train")
+app.command()(live)
 app.command()(devices)
 
 EXIT_SOME_FAILED = 1

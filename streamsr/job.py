@@ -24,6 +24,7 @@ from streamsr.sidecar import (
     describe_engine,
     describe_file,
     describe_timings,
+    marks_of,
     sidecar_path,
     versions,
     write_sidecar,
@@ -298,9 +299,3 @@ def unexpected(name: str, cause: Exception) -> StreamsrError:
     error = StreamsrError(f"{name}: failed unexpectedly: {type(cause).__name__}: {' '.join(str(cause).split())[:200]}")
     error.__cause__ = cause
     return error
-
-
-def marks_of(engine: Engine) -> dict[str, str]:
-    """Return the tags that tell every player that a generator made the picture."""
-    made = "interpolated" if engine.kind == "interpolation" else "AI-ENHANCED"
-    return {"comment": f"{made} x{engine.scale} by streamsr {engine.name} - research use; the original is the record"}

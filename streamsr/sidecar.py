@@ -162,3 +162,9 @@ def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
         raise OutputError(
             f"{path}: expected to write the sidecar, got {cause.strerror}; the video beside it is whole"
         ) from cause
+
+
+def marks_of(engine: Engine) -> dict[str, str]:
+    """Return the tags that tell every player that a generator made the picture."""
+    made = "interpolated" if engine.kind == "interpolation" else "AI-ENHANCED"
+    return {"comment": f"{made} x{engine.scale} by streamsr {engine.name} - research use; the original is the record"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from streamsr import live_commands
+from streamsr import device_commands
 from streamsr.capture import devices
 from streamsr.capture.devices import Device, Mode, list_devices
 from streamsr.cli import app
@@ -121,5 +121,5 @@ def test_the_command_lists_devices_or_says_what_to_do(monkeypatch):
     content = json.loads(CliRunner().invoke(app, ["devices", "--json"]).output)
     assert content["devices"][0]["modes"][0] == {"input_format": "mjpeg", "width": 640, "height": 480, "rates": [30.0]}
     monkeypatch.setattr(devices, "list_devices", list)
-    assert CliRunner().invoke(app, ["devices"]).output.strip() == live_commands.NONE_HERE
+    assert CliRunner().invoke(app, ["devices"]).output.strip() == device_commands.NONE_HERE
     assert json.loads(CliRunner().invoke(app, ["devices", "--json"]).output) == {"devices": []}

@@ -15,6 +15,7 @@ ROOMS = (
     "__main__",
     "cli",
     "live_commands",
+    "device_commands",
     "engine_commands",
     "train_commands",
     "interrupt",

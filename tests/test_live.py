@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,15 +13,22 @@ import pytest
 from streamsr.display.commands import Command
 from streamsr.display.showing import Showing
 from streamsr.display.shown import Shown
-from streamsr.display.status import RecordingStatus, SourceState
+from streamsr.display.status import LiveStatus, RecordingStatus, SourceState
 from streamsr.errors import InputError
 from streamsr.frame import Frame
-from streamsr.live.rungs import Enlarger, is_sane
+from streamsr.live.rungs import WARM_CALLS, Enlarger, is_sane
 from streamsr.live.session import LiveSession
 from tests.live_feeds import PERIOD_S, CollectingView, Doubler, ScriptedFeed, make_frame
 
 MACHINE_STALL_MS = 400.0
 """What a busy machine may add to any wait; only bounds against hanging and staleness are loosened by it."""
+
+
+PATIENCE_S = 60.0
+"""For something to happen on a machine that is busy with everything else."""
+
+LAZY: dict[str, object] = {"max_latency_ms": 5000.0}
+"""Where lateness is not what a test is about."""
 
 
 def frames(num: int, first: int = 0) -> list[Frame]:
@@ -42,16 +50,35 @@ def run(session: LiveSession) -> LiveSession:
     return session
 
 
-def test_every_frame_is_shown_in_order_by_the_best_rung_once_it_is_warm() -> None:
+def until(done: Callable[[Shown], bool]) -> CollectingView:
+    """Return a view that quits when it is shown what it waits for, or out of patience."""
+    began_s = time.monotonic()
+
+    def ask(showing: Showing, shown: Shown) -> None:
+        if done(shown) or time.monotonic() - began_s > PATIENCE_S:
+            showing.ask(Command.QUIT)
+
+    return CollectingView(ask)
+
+
+def endless(size: tuple[int, int] = (64, 48)) -> list[Frame | float | Exception]:
+    return [make_frame(number, size=size) for number in range(int(PATIENCE_S / PERIOD_S))]
+
+
+def limit_ms(session: LiveSession) -> float:
+    """The age that no shown picture may exceed: the deadline, a period, and what the machine takes for itself."""
+    return session.director.max_latency_ms + PERIOD_S * 1e3 + MACHINE_STALL_MS
+
+
+def test_every_frame_is_counted_and_those_shown_are_in_order() -> None:
     view = CollectingView()
     session = run(session_of([*frames(60)], [("best", lambda depth: Doubler())], view))
     numbers = [shown.original.sequence for shown in view.pictures if shown.original]
     assert numbers == sorted(set(numbers))
-    assert len(numbers) >= 50
-    assert {shown.rung for shown in view.pictures[-20:]} == {"best"}
-    assert session.summary()["frames_in"] == 60
-    assert session.summary()["shown"] + sum(session.summary()["dropped"].values()) == 60
-    assert session.summary()["added_latency"]["num"] == len(numbers)
+    summary = session.summary()
+    assert summary["frames_in"] == 60
+    assert summary["shown"] + sum(summary["dropped"].values()) == 60
+    assert summary["added_latency"]["num"] == len(numbers)
 
 
 def test_bicubic_already_shows_while_the_engine_is_built() -> None:
@@ -59,40 +86,46 @@ def test_bicubic_already_shows_while_the_engine_is_built() -> None:
         time.sleep(0.4)
         return Doubler()
 
-    view = CollectingView()
-    run(session_of([*frames(60)], [("best", build)], view))
-    rungs = [shown.rung for shown in view.pictures]
-    assert rungs[0] == "bicubic-x2"
-    assert rungs[-1] == "best"
-    assert view.pictures[0].reason == "warming up"
+    view = until(lambda shown: shown.rung == "best")
+    run(session_of(endless(), [("best", build)], view, **LAZY))
+    assert (view.pictures[0].rung, view.pictures[0].reason) == ("bicubic-x2", "warming up")
+    assert (view.pictures[-1].rung, view.pictures[-1].reason) == ("best", "")
 
 
 @pytest.mark.parametrize("sleep_s", [0.1, 0.5])
 def test_a_slow_generator_costs_detail_and_never_time(sleep_s: float) -> None:
     """Warm calls are quick, so that the ladder believes in the rung; then every call is far too slow."""
-    slow = Doubler(sleep_s=lambda call: sleep_s if call > 12 else 0.0)
+    slow = Doubler(sleep_s=lambda call: sleep_s if call >= WARM_CALLS else 0.0)
     view = CollectingView()
     session = run(session_of([*frames(120)], [("slow", lambda depth: slow)], view))
-    limit_ms = session.director.max_latency_ms + PERIOD_S * 1e3 + MACHINE_STALL_MS
-    assert max(view.ages_ms()) <= limit_ms
-    assert session.monitor.late > 0
+    assert max(view.ages_ms()) <= limit_ms(session)
     assert view.pictures[-1].rung == "bicubic-x2"
-    assert view.pictures[-1].reason == "too slow"
-    assert len(view.pictures) > 60
+    assert len(view.pictures) > 30
 
 
 def test_a_slow_engine_leaves_the_picture_to_the_student() -> None:
-    slow = Doubler(sleep_s=lambda call: 0.2 if call > 12 else 0.0)
-    view = CollectingView()
-    run(session_of([*frames(120)], [("engine", lambda depth: slow), ("student", lambda depth: Doubler())], view))
-    assert {shown.rung for shown in view.pictures[-20:]} == {"student"}
+    slow = Doubler(sleep_s=lambda call: 0.5 if call >= WARM_CALLS else 0.0)
+    view = until(lambda shown: shown.rung == "student")
+    rungs: list[tuple[str, Callable[[int], Enlarger]]] = [
+        ("engine", lambda depth: slow),
+        ("student", lambda depth: Doubler()),
+    ]
+    session = run(session_of(endless(), rungs, view, max_latency_ms=300.0))
+    assert (view.pictures[-1].rung, view.pictures[-1].reason) == ("student", "too slow")
+    assert session.monitor.late > 0
 
 
 def test_a_generator_that_fails_becomes_bicubic_with_an_alarm_and_recovers() -> None:
     failing = Doubler(fails=lambda call: 12 <= call < 14)
-    view = CollectingView()
-    run(session_of([*frames(150)], [("best", lambda depth: failing)], view))
-    alarmed = [shown for shown in view.pictures if shown.alarm]
+    alarmed: list[Shown] = []
+
+    def recovered(shown: Shown) -> bool:
+        if shown.alarm and not shown.is_slate:
+            alarmed.append(shown)
+        return bool(alarmed) and shown.rung == "best"
+
+    view = until(recovered)
+    run(session_of(endless(), [("best", lambda depth: failing)], view, **LAZY))
     assert alarmed
     assert all(shown.rung == "bicubic-x2" for shown in alarmed)
     assert (view.pictures[-1].rung, view.pictures[-1].alarm) == ("best", "")
@@ -106,23 +139,25 @@ def test_a_generator_that_hangs_is_left_behind_and_the_session_ends_in_time() ->
         def upscale(self, frame: Frame) -> Frame:
             calls.append(1)
             if len(calls) == 12:
-                release.wait(30)
+                release.wait(PATIENCE_S)
             return super().upscale(frame)
 
-    view = CollectingView()
-    session = session_of([*frames(300)], [("best", lambda depth: Hanging())], view, seconds=4.0)
+    view = until(lambda shown: shown.rung == "best" and len(calls) > 12)
+    session = session_of(endless(), [("best", lambda depth: Hanging())], view, max_latency_ms=100.0)
     try:
-        started = time.monotonic()
-        run(session)
-        assert time.monotonic() - started < 8
-        assert max(view.ages_ms()) <= session.director.max_latency_ms + PERIOD_S * 1e3 + MACHINE_STALL_MS
+        with session:
+            session.run()
+            started = time.monotonic()
+            session.close()
+            assert time.monotonic() - started < 10
+        assert max(view.ages_ms()) <= limit_ms(session)
         assert any("does not answer" in event.text for event in session.monitor.events)
         assert view.pictures[-1].rung == "best", "a new thread took its place"
         assert session.num_abandoned == 1
     finally:
         release.set()
         for rung in session.keeper.rungs:
-            rung.join(5.0)
+            rung.join(PATIENCE_S)
 
 
 @pytest.mark.parametrize("kind", ["zeros", "noise", "nan", "stale", "wrong size"])
@@ -142,25 +177,28 @@ def test_a_generator_that_makes_no_picture_becomes_bicubic(kind: str) -> None:
             }[kind]
             return large.with_planes((broken, *large.planes[1:]))
 
-    view = CollectingView()
-    session = run(session_of([*frames(60)], [("broken", lambda depth: Broken())], view, badge=False))
+    view = until(lambda shown: bool(shown.alarm) and not shown.is_slate)
+    session = run(session_of(endless(), [("broken", lambda depth: Broken())], view, badge=False, **LAZY))
     assert any("failed" in event.text for event in session.monitor.events)
-    for shown in view.pictures:
+    assert view.pictures[-1].alarm == "broken failed"
+    for shown in view.pictures[:-1]:
         assert shown.original is not None
-        assert is_sane(shown.original, shown.picture) or shown.alarm
-    assert any(shown.alarm for shown in view.pictures)
+        assert is_sane(shown.original, shown.picture)
 
 
 def test_bypass_takes_effect_within_one_frame() -> None:
     asked_at: list[int] = []
 
     def ask(showing: Showing, shown: Shown) -> None:
-        if shown.original is not None and shown.original.sequence >= 40 and not asked_at:
+        if shown.rung == "best" and not asked_at:
             assert "bypass on" in showing.ask(Command.BYPASS)
             asked_at.append(shown.number)
+        elif asked_at and shown.number > asked_at[0] + 10:
+            showing.ask(Command.QUIT)
 
     view = CollectingView(ask)
-    session = run(session_of([*frames(60)], [("best", lambda depth: Doubler())], view))
+    session = run(session_of(endless(), [("best", lambda depth: Doubler())], view, **LAZY))
+    # The frame in work when it is asked for may have been finished.
     after = [shown for shown in view.pictures if shown.number > asked_at[0] + 1]
     assert after
     assert {(shown.rung, shown.reason) for shown in after} == {("bicubic-x2", "bypass")}
@@ -168,21 +206,33 @@ def test_bypass_takes_effect_within_one_frame() -> None:
 
 
 def test_bypass_does_not_wait_for_the_frame_in_work() -> None:
-    class Shy(CollectingView):
+    began = threading.Event()
+
+    class Slow(Doubler):
+        def upscale(self, frame: Frame) -> Frame:
+            if self.num_calls >= WARM_CALLS:
+                began.set()
+                time.sleep(5.0)
+            return super().upscale(frame)
+
+    class Watcher(CollectingView):
         def run(self, showing: Showing) -> None:
-            time.sleep(0.5)
+            began.wait(PATIENCE_S)
             showing.ask(Command.BYPASS)
             super().run(showing)
 
-    slow = Doubler(sleep_s=lambda call: 5.0 if call >= 12 else 0.0)
-    view = Shy()
-    session = session_of([*frames(60)], [("best", lambda depth: slow)], view, max_latency_ms=60_000.0, seconds=1.0)
+    def ask(showing: Showing, shown: Shown) -> None:
+        if shown.reason == "bypass":
+            showing.ask(Command.QUIT)
+
+    view = Watcher(ask)
+    session = session_of(endless(), [("best", lambda depth: Slow())], view, max_latency_ms=60_000.0)
     with session:
         session.run()
-        assert view.pictures
-        assert all(shown.reason == "bypass" for shown in view.pictures[-3:])
+        first = next(shown for shown in view.pictures if shown.reason == "bypass")
+        assert first.made_ns - first.arrived_ns < 4e9, "it did not wait for the generator"
     for rung in session.keeper.rungs:
-        assert rung.join(10.0)
+        assert rung.join(PATIENCE_S)
 
 
 def test_a_silent_source_shows_no_signal_and_its_return_shows_the_picture() -> None:
@@ -190,12 +240,11 @@ def test_a_silent_source_shows_no_signal_and_its_return_shows_the_picture() -> N
     session = run(session_of([*frames(20), 0.6, *frames(20, first=20)], [], view))
     kinds = [shown.is_slate for _, shown in view.seen]
     first_picture = kinds.index(False)
+    first_slate = kinds.index(True, first_picture)
+    assert False in kinds[first_slate:], "the picture comes back"
     slates = [shown for _, shown in view.seen[first_picture:] if shown.is_slate]
-    assert slates
     assert all(shown.alarm == "no signal" for shown in slates)
-    assert not kinds[-1]
-    silent_ms = session.director.silent_after_ms + PERIOD_S * 1e3 + MACHINE_STALL_MS
-    assert max(view.ages_ms()) <= silent_ms
+    assert max(view.ages_ms()) <= session.director.silent_after_ms + PERIOD_S * 1e3 + MACHINE_STALL_MS
     assert [interval["what"] for interval in session.summary()["signal_gaps"]].count("no signal") >= 2
 
 
@@ -207,13 +256,12 @@ def test_what_is_shown_before_the_first_frame_is_a_slate() -> None:
 
 
 def test_a_size_change_is_survived_through_bicubic_and_warmed_again() -> None:
-    large = [make_frame(number, size=(96, 64)) for number in range(60, 120)]
-    view = CollectingView()
-    run(session_of([*frames(60), *large], [("best", lambda depth: Doubler())], view))
+    view = until(lambda shown: shown.rung == "best" and shown.picture.width == 192)
+    script = [*frames(60), *endless((96, 64))]
+    run(session_of(script, [("best", lambda depth: Doubler())], view, **LAZY))
     sizes = [(shown.picture.width, shown.picture.height) for shown in view.pictures]
-    assert set(sizes) == {(128, 96), (192, 128)}
-    first = sizes.index((192, 128))
-    assert view.pictures[first].rung == "bicubic-x2"
+    assert sorted(set(sizes)) == [(128, 96), (192, 128)]
+    assert view.pictures[sizes.index((192, 128))].rung == "bicubic-x2"
     assert view.pictures[-1].rung == "best"
 
 
@@ -240,14 +288,18 @@ def test_quit_ends_the_session() -> None:
 
 
 def test_the_badge_marks_what_a_generator_made_and_can_be_left_out() -> None:
+    asked_at: list[int] = []
+
     def ask(showing: Showing, shown: Shown) -> None:
-        if shown.original is not None and shown.original.sequence == 40:
-            showing.ask(Command.BADGE)
+        if shown.rung == "best" and not asked_at:
+            assert showing.ask(Command.BADGE) == "badge off"
+            asked_at.append(shown.number)
+        elif asked_at and shown.number > asked_at[0] + 5:
+            showing.ask(Command.QUIT)
 
     view = CollectingView(ask)
-    session = run(session_of([*frames(80)], [("best", lambda depth: Doubler())], view))
-    by_best = [shown for shown in view.pictures if shown.rung == "best"]
-    marked = [int(np.ptp(shown.picture.planes[0])) > 0 for shown in by_best]
+    session = run(session_of(endless(), [("best", lambda depth: Doubler())], view, **LAZY))
+    marked = [int(np.ptp(shown.picture.planes[0])) > 0 for shown in view.pictures if shown.rung == "best"]
     assert marked[0]
     assert not marked[-1]
     assert "badge off" in [event.text for event in session.monitor.events]
@@ -263,42 +315,58 @@ class CountingRecorder:
     def offer(self, shown: Shown) -> None:
         self.offered.append(shown)
 
-    def start(self) -> None:
+    def start(self, folder: Path) -> None:
         self.active = True
 
-    def stop(self) -> None:
+    def stop(self, timeout_s: float = 2.0) -> bool:
         self.active = False
+        return True
 
     def status(self) -> RecordingStatus:
         return RecordingStatus(active=self.active)
 
 
-def test_the_recorder_is_offered_every_picture_and_stopped() -> None:
+def test_the_recorder_is_offered_every_picture_and_stopped(tmp_path: Path) -> None:
     recorder = CountingRecorder()
 
     def ask(showing: Showing, shown: Shown) -> None:
-        if shown.original is not None and shown.original.sequence == 10:
+        if not shown.is_slate and not recorder.active:
             assert showing.ask(Command.RECORD) == "recording on"
             assert showing.status().recording.active
 
-    run(session_of([*frames(30)], [], CollectingView(ask), recorder=recorder))
-    assert len(recorder.offered) >= 30
+    view = CollectingView(ask)
+    session = run(session_of([*frames(30)], [], view, recorder=recorder, folder=tmp_path))
+    assert len([shown for shown in recorder.offered if not shown.is_slate]) == session.summary()["shown"]
     assert not recorder.active
 
 
+def test_a_snapshot_is_a_pair_with_a_sidecar(tmp_path: Path) -> None:
+    answers: list[str] = []
+
+    def ask(showing: Showing, shown: Shown) -> None:
+        if not answers or (not shown.is_slate and len(answers) == 1):
+            answers.append(showing.ask(Command.SNAPSHOT))
+
+    run(session_of([*frames(30)], [], CollectingView(ask), folder=tmp_path))
+    assert "no picture" in answers[0] or "taking" in answers[0]
+    assert sorted(path.suffix for path in tmp_path.iterdir())[-2:] == [".png", ".png"]
+    assert any(path.suffix == ".json" for path in tmp_path.iterdir())
+
+
 def test_status_tells_the_truth_about_the_session() -> None:
-    told = []
+    told: list[LiveStatus] = []
 
     def ask(showing: Showing, shown: Shown) -> None:
         told.append(showing.status())
+        if shown.rung == "best" and told[-1].added_latency.num > 30:
+            showing.ask(Command.QUIT)
 
-    run(session_of([*frames(60)], [("best", lambda depth: Doubler())], CollectingView(ask), name="scripted"))
+    run(session_of(endless(), [("best", lambda depth: Doubler())], CollectingView(ask), name="scripted", **LAZY))
     last = told[-1]
     assert (last.source, last.rungs, last.rung, last.reason) == ("scripted", ("best", "bicubic-x2"), "best", "")
     assert (last.size_in, last.size_out) == ((64, 48), (128, 96))
-    assert last.state in (SourceState.LIVE, SourceState.ENDED)
+    assert last.state is SourceState.LIVE
     assert last.frames_in >= last.frames_shown > 30
-    assert last.added_latency.num > 0
     assert {"decode", "wait", "present"} <= set(last.stages)
 
 

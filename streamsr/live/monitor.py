@@ -117,7 +117,6 @@ class Monitor:
         self.added = StageClock("added")
         self.last_arrival_ns = 0
         self.frames_in = self.frames_shown = self.late = self.reconnects = 0
-        self.dropped: Counter[str] = Counter()
         self.by_rung: Counter[str] = Counter()
         self.rungs, self.bypasses, self.gaps = Intervals(), Intervals(), Intervals()
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
@@ -154,11 +153,6 @@ class Monitor:
             self.last_arrival_ns = frame.arrived_ns
             self.frames_in += 1
             self._arrivals.add(self.now_s, 0.0)
-
-    def drop(self, cause: str, num: int = 1) -> None:
-        """Count frames that are never shown."""
-        with self._lock:
-            self.dropped[cause] += num
 
     def gap_ends(self) -> None:
         """Forget the last arrival: what comes next comes after a gap, which is no period."""
@@ -208,7 +202,6 @@ class Monitor:
             return {
                 "frames_in": self.frames_in,
                 "frames_shown": self.frames_shown,
-                "dropped": dict(self.dropped),
                 "by_rung": dict(self.by_rung),
                 "late": self.late,
                 "reconnects": self.reconnects,
@@ -229,7 +222,6 @@ class Monitor:
                 "seconds": round(now_s, 3),
                 "frames_in": self.frames_in,
                 "shown": self.frames_shown,
-                "dropped": dict(self.dropped),
                 "late": self.late,
                 "reconnects": self.reconnects,
                 "added_latency": told(self.added.percentiles()),

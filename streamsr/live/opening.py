@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, replace
 from typing import Any
 
 from streamsr.capture.feeds import open_feed
@@ -14,6 +15,8 @@ from streamsr.errors import UsageError
 from streamsr.fallback import make_upscaler
 from streamsr.live.rungs import Enlarger
 from streamsr.live.session import LiveSession
+from streamsr.sidecar import describe_engine, marks_of
+from streamsr.sinks.live_recording import LiveRecorder
 
 LIGHTER = ("fast", "tiny")
 """Families of students that a processor runs live, best first: what stands below the engine that is asked for."""
@@ -47,44 +50,131 @@ def choose_rungs(engine: Engine, lighter: tuple[str, ...] | None) -> list[Engine
     return [engine, *(other for other in found if other.kind != "interpolation")]
 
 
-def builder(engine: Engine, settings: LiveSettings) -> Callable[[int], Enlarger]:
-    """Return what builds an engine's upscaler for samples of a bit depth."""
-    chosen = replace(settings.generator, engine=engine.name)
+class Facts(Mapping[str, Any]):
+    """What sidecars say of a session: settled at its beginning, but for the engines and how it goes.
+
+    Args:
+        source: name of the source, without secrets.
+        settings: of the session.
+    """
+
+    def __init__(self, source: str, settings: LiveSettings) -> None:
+        self.engines: dict[str, dict[str, Any]] = {}
+        self.session: LiveSession | None = None
+        # The page's token is a secret.
+        self._settled = {"source": source, "settings": {**asdict(settings), "web": None}}
+
+    def __getitem__(self, key: str) -> Any:
+        return self._now()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._now())
+
+    def __len__(self) -> int:
+        return len(self._now())
+
+    def _now(self) -> dict[str, Any]:
+        session = {} if self.session is None else {"session": self.session.summary()}
+        return {**self._settled, "engines": dict(self.engines), **session}
+
+
+def builder(engine: Engine, settings: LiveSettings, facts: Facts) -> Callable[[int], Enlarger]:
+    """Return what builds an engine's upscaler for samples of a bit depth, and notes what it is.
+
+    Args:
+        engine: of the catalogue, or of a folder.
+        settings: runtime, precision and threads.
+        facts: where it is noted; from the thread that builds.
+    """
 
     def build(bit_depth: int) -> Enlarger:
-        return make_upscaler(engine, chosen, bit_depth=bit_depth)
+        upscaler = make_upscaler(engine, settings.generator, bit_depth=bit_depth)
+        precision = upscaler.generator.precision
+        facts.engines[engine.name] = describe_engine(engine, precision=precision, runtime=upscaler.description)
+        return upscaler
 
     return build
 
 
-def open_session(source: str, settings: LiveSettings, view: View, **options: Any) -> LiveSession:
-    """Put a session together; nothing runs before its ``with`` is entered.
+def open_view(settings: LiveSettings) -> View:
+    """Return what shows the pictures, ready to run.
+
+    Raises:
+        UsageError: settings that cannot be, an extra that is not installed, or a port that is taken.
+        OutputError: there is no screen to open a window on.
+    """
+    if settings.view == "web":
+        from streamsr.sinks.web import WebView
+
+        return WebView(settings.web)
+    if settings.view == "window":
+        from streamsr.display.keys import bind
+        from streamsr.sinks.window import WindowView
+
+        window = WindowView(bind(settings.keys))
+        window.check()
+        return window
+    from streamsr.sinks.null_view import NullView
+
+    return NullView()
+
+
+@contextmanager
+def open_session(
+    source: str, settings: LiveSettings, *, say: Callable[[str], None] = lambda text: None
+) -> Iterator[LiveSession]:
+    """Put a session together and start it; leaving the ``with`` ends it.
 
     Args:
         source: device, URL, ``-`` for standard input, file or ``testsrc:endoscopy``.
         settings: everything else.
-        view: what shows the pictures.
-        options: further arguments of `LiveSession`.
+        say: takes each line of the session's log, in any thread.
 
     Raises:
         InputError: the source cannot be.
         EngineError: an engine is missing, damaged or not what its manifest says.
         UsageError: a setting that cannot be.
+        OutputError: nothing can be shown or written where it should be.
     """
     engine = find_engine(settings.generator.engine)
     rungs = choose_rungs(engine, settings.lighter)
     for each in rungs:
         each.verify()
     feed = open_feed(source, settings.feed)
-    return LiveSession(
-        feed,
-        view,
-        [(each.name, builder(each, settings)) for each in rungs],
-        make_upscaler(bicubic_engine(engine.scale), settings.generator, bit_depth=8),
-        scale=engine.scale,
-        seconds=settings.seconds,
-        max_latency_ms=settings.max_latency_ms,
-        bypass_on_overrun=settings.on_overrun == "bypass",
-        badge=settings.badge,
-        **options,
-    )
+    facts = Facts(feed.address.shown, settings)
+    with ExitStack() as stack:
+        view = open_view(settings)
+        if isinstance(view, AbstractContextManager):
+            stack.enter_context(view)
+        recorder = stack.enter_context(
+            LiveRecorder(replace(settings.record, from_start=False), about=facts, marks=marks_of(engine))
+        )
+        session = LiveSession(
+            feed,
+            view,
+            [(each.name, builder(each, settings, facts)) for each in rungs],
+            make_upscaler(bicubic_engine(engine.scale), settings.generator, bit_depth=8),
+            scale=engine.scale,
+            name=feed.address.shown,
+            recorder=recorder,
+            folder=settings.record.folder,
+            keep_original=settings.record.keep_original,
+            about=facts,
+            say=say,
+            seconds=settings.seconds,
+            max_latency_ms=settings.max_latency_ms,
+            bypass_on_overrun=settings.on_overrun == "bypass",
+            badge=settings.badge,
+        )
+        facts.session = session
+        if settings.metrics_port is not None:
+            from streamsr.sinks.metrics import MetricsServer
+
+            session.metrics = metrics = stack.enter_context(MetricsServer(settings.metrics_port, session.status))
+            say(f"metrics at {metrics.url}")
+        if settings.view == "web":
+            say(f"open {getattr(view, 'url', '')}")
+        stack.enter_context(session)
+        if settings.record.from_start:
+            session.wishes.record()
+        yield session

@@ -1,0 +1,89 @@
+"""Telling: what a session says of itself, as a snapshot for views and as a summary at its end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from streamsr.capture.listening import Feed
+from streamsr.display.shown import Shown
+from streamsr.display.status import LiveStatus, RecordingStatus, SourceState
+from streamsr.live.director import Director
+from streamsr.live.keeper import RungKeeper
+from streamsr.live.monitor import Monitor
+
+
+class Teller:
+    """Puts together what monitor, director, keeper and feed know. May be used from any thread.
+
+    Args:
+        name: of the source, without secrets.
+        scale: of the rungs.
+        feed: counts what it dropped itself.
+        monitor: counts and times the rest.
+        director: knows the deadline and the newest frame.
+        keeper: knows the rungs.
+    """
+
+    def __init__(
+        self, name: str, scale: int, feed: Feed, *, monitor: Monitor, director: Director, keeper: RungKeeper
+    ) -> None:
+        self.name, self.rungs = name, (*(rung.name for rung in keeper.rungs), f"bicubic-x{scale}")
+        self._feed, self._monitor, self._director, self._keeper = feed, monitor, director, keeper
+
+    def status(self, state: SourceState, shown: Shown | None, recording: RecordingStatus) -> LiveStatus:
+        """Return a snapshot.
+
+        Args:
+            state: of the feed.
+            shown: the picture that is shown.
+            recording: how the recording is.
+        """
+        director, keeper, latest = self._director, self._keeper, self._director.latest
+        rung = keeper.rung
+        silent = shown is not None and shown.is_slate and latest is not None
+        return LiveStatus(
+            **self._counted(self._monitor.measured()),
+            source=self.name,
+            # A silent source is lost before the feed itself knows.
+            state=SourceState.LOST if silent and state is SourceState.LIVE else state,
+            signal_age_s=0.0 if latest is None else (time.monotonic_ns() - latest.arrived_ns) / 1e9,
+            size_in=(0, 0) if latest is None else (latest.width, latest.height),
+            size_out=(0, 0) if shown is None else (shown.picture.width, shown.picture.height),
+            engine=self.rungs[0],
+            runtime=rung.description if rung else self.rungs[-1],
+            rungs=self.rungs,
+            rung=self.rungs[keeper.ladder.rung],
+            reason="bypass" if director.bypassed else keeper.ladder.reason,
+            bypassed=director.bypassed,
+            alarm=keeper.alarm or ("no signal" if silent else ""),
+            badge=director.badge,
+            period_ms=director.period_ms,
+            max_latency_ms=director.max_latency_ms,
+            skipped=self._skipped(),
+            recording=recording,
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the ``--json`` line holds of the whole session."""
+        return {
+            "source": self.name,
+            "ladder": list(self.rungs),
+            "max_latency_ms": round(self._director.max_latency_ms, 3),
+            **self._counted(self._monitor.summary()),
+        }
+
+    def _counted(self, measured: dict[str, Any]) -> dict[str, Any]:
+        """Add to what the monitor counted what the feed and the place of the newest frame count."""
+        feed = self._feed
+        causes = {"overrun": self._director.frames.num_dropped + feed.num_dropped, "damaged": feed.num_damaged}
+        return {
+            **measured,
+            "frames_in": measured["frames_in"] + feed.num_dropped,
+            "dropped": {cause: number for cause, number in causes.items() if number},
+        }
+
+    def _skipped(self) -> float:
+        rung = self._keeper.rung
+        count = getattr(rung.enlarger, "count", None) if rung else None
+        return count.skipped / count.total if count is not None and count.total else 0.0

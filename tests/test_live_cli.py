@@ -1,0 +1,143 @@
+"""``streamsr live`` as a user runs it: exit codes, one-line refusals, the summary, stopping from any state."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamsr.config import LiveSettings
+from streamsr.engine import catalogue_folder, find_engine
+from streamsr.errors import UsageError
+from streamsr.live.opening import choose_rungs
+from streamsr.live_commands import summarise
+
+SOURCE = "testsrc:endoscopy:size=128x96,rate=25"
+
+
+def live(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "streamsr", "live", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+def test_a_session_ends_by_itself_and_says_how_it_went() -> None:
+    done = live(SOURCE, "--view", "none", "-m", "tiny-x2", "-t", "8", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["frames_in"] > 10
+    assert set(told["added_latency"]) == {"num", "p50_ms", "p95_ms", "p99_ms", "max_ms"}
+    assert told["added_latency"]["num"] > 10
+    assert told["shown"] + sum(told["dropped"].values()) == pytest.approx(told["frames_in"], abs=2)
+    assert told["ladder"] == ["tiny-x2", "bicubic-x2"]
+    assert told["bypass_intervals"] == []
+    assert told["reconnects"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["nowhere.mkv", "--view", "none"], 3, "nowhere.mkv"),
+        ([SOURCE, "--view", "wall"], 2, "--view"),
+        ([SOURCE, "--on-overrun", "queue"], 2, "--on-overrun"),
+        ([SOURCE, "-m", "no-such-engine"], 4, "no-such-engine"),
+        ([SOURCE, "--view", "none", "--lighter", "tiny-x4"], 2, "tiny-x4"),
+        ([SOURCE, "--input-opt", "novalue"], 2, "KEY=VALUE"),
+        ([SOURCE, "--keep-original"], 2, "--record"),
+        ([SOURCE, "--size", "big"], 2, "--size"),
+        ([SOURCE, "--view", "web", "--host", "0.0.0.0"], 2, "TLS"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(arguments: list[str], code: int, words: str) -> None:
+    done = live(*arguments)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_tampered_weights_are_refused_before_anything_is_shown(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny-x2"
+    shutil.copytree(catalogue_folder() / "tiny-x2", folder)
+    weights = folder / "model.int8.onnx"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    done = live(SOURCE, "--view", "none", "-m", str(folder), "-t", "1")
+    assert done.returncode == 4
+    assert "SHA-256" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_it_in_time_with_the_summary(number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "streamsr", "live", SOURCE, "--view", "none", "-m", "tiny-x2", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if "ready" in line:
+                break
+        running.send_signal(number)
+        started = time.monotonic()
+        output, _ = running.communicate(timeout=30)
+        assert time.monotonic() - started < 10
+    assert running.returncode == 130
+    assert json.loads(output)["frames_in"] > 0
+
+
+def test_a_recording_is_written_with_the_original_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "taken"
+    done = live(SOURCE, "--view", "none", "-m", "tiny-x2", "-t", "8", "--record", str(folder), "--keep-original")
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name.split("-")[0] for path in folder.iterdir())
+    assert {"enlarged", "original", "recording"} <= set(names), names
+
+
+def test_no_screen_is_said_in_one_line() -> None:
+    surroundings = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    done = live(SOURCE, "--view", "window", "-t", "1", env=surroundings)
+    assert done.returncode != 0
+    assert "--view web" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_rungs_are_the_engine_and_lighter_students_of_its_scale() -> None:
+    def names(engine: str, lighter: tuple[str, ...] | None = None) -> list[str]:
+        return [each.name for each in choose_rungs(find_engine(engine), lighter)]
+
+    assert names("fast-x2") == ["fast-x2", "tiny-x2"]
+    assert names("tiny-x4") == ["tiny-x4"]
+    assert names("srgan-x4") == ["srgan-x4", "fast-x4", "tiny-x4"]
+    assert names("quality-x2") == ["quality-x2", "fast-x2", "tiny-x2"]
+    assert names("bicubic-x2") == []
+    assert names("fast-x2", ()) == ["fast-x2"]
+    assert names("quality-x2", ("tiny-x2",)) == ["quality-x2", "tiny-x2"]
+    with pytest.raises(UsageError, match="x2"):
+        names("fast-x2", ("tiny-x4",))
+
+
+def test_the_summary_for_a_person_names_what_matters() -> None:
+    told = summarise(
+        {
+            "shown": 90,
+            "frames_in": 100,
+            "seconds": 4.0,
+            "by_rung": {"fast-x2": 80, "bicubic-x2": 10},
+            "dropped": {"overrun": 10},
+            "added_latency": {"p50_ms": 20.0, "p95_ms": 30.0, "p99_ms": 40.0, "max_ms": 50.0},
+            "reconnects": 1,
+        }
+    )
+    for part in ("90 of 100", "fast-x2 80", "10 overrun", "p99 40.0 ms", "reconnects: 1"):
+        assert part in told
+
+
+def test_settings_of_a_session_are_frozen() -> None:
+    with pytest.raises(AttributeError):
+        LiveSettings().badge = False  # type: ignore[misc]
