@@ -59,7 +59,7 @@ class Guesses:
 
     def exhausted(self, address: str) -> bool:
         """Return whether an address has to wait before its token is even looked at."""
-        return self._level(address) >= GUESSES
+        return self._level(address) > GUESSES - 1
 
     def add(self, address: str) -> None:
         """Count a wrong token."""

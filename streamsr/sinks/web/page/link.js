@@ -53,10 +53,8 @@ export class Link {
 
   lose(isOver = false) {
     this.socket = null;
-    if (this.isLive || isOver) {
-      this.isLive = false;
-      this.on.lost(isOver);
-    }
+    this.isLive = false;
+    this.on.lost(isOver);
     const wait = RETRY_MS[Math.min(this.tries++, RETRY_MS.length - 1)];
     setTimeout(() => { this.heardAt = performance.now(); this.connect(); }, wait);
   }

@@ -76,13 +76,20 @@ function opened() {
   wish();
   $("veil-title").textContent = "WAITING FOR A PICTURE";
   $("veil").classList.remove("lost");
+  document.body.classList.remove("lost");
 }
 
 function lost(isOver) {
-  $("veil-title").textContent = isOver ? "NO CONNECTION: SESSION ENDED" : "NO CONNECTION";
-  $("veil-help").textContent = "Trying again. If the session was begun anew, open the address that streamsr printed.";
+  if (isOver || !$("veil").classList.contains("lost")) {
+    $("veil-title").textContent = "NO CONNECTION";
+    const ended = isOver ? "The session has ended. " : "";
+    $("veil-help").textContent = `${ended}Trying again. If it was begun anew, open the address that streamsr printed.`;
+  }
   $("veil").classList.add("lost");
   $("veil").hidden = false;
+  document.body.classList.add("lost");
+  $("state").textContent = "NO CONNECTION"; // what stood there, and all other figures, are of another time
+  $("state").dataset.kind = "bad";
   unfreeze();
 }
 
@@ -122,7 +129,7 @@ function toast(text) {
 function unfreeze() {
   isFrozen = false;
   $("frozen").hidden = true;
-  $("stage").classList.remove("is-frozen");
+  $("view").classList.remove("is-frozen");
   press("freeze", false);
 }
 
@@ -132,7 +139,7 @@ function freeze() {
   isFrozen = true;
   frozenAt = performance.now() - ageMs();
   $("frozen").hidden = false;
-  $("stage").classList.add("is-frozen");
+  $("view").classList.add("is-frozen");
   press("freeze", true);
 }
 
