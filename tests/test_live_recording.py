@@ -615,6 +615,29 @@ def test_without_preroll_nothing_is_encoded_until_asked(tmp_path: Path, monkeypa
     assert numbers(recorder.files[0]) == list(range(10, 15))
 
 
+def test_a_preroll_whose_encoder_fails_rests_until_a_recording_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def fail(self: LiveEncoder, frame: Frame, *_: Any) -> Any:
+        tried.append(frame.pts)
+        raise ValueError("broken")
+
+    with LiveRecorder(replace(SMALL, preroll_s=1.0)) as recorder:
+        director = Director(recorder)
+        monkeypatch.setattr(LiveEncoder, "encode", fail)
+        director.show(20)
+        director.settle()
+        assert tried == [0]
+        assert recorder.status().trouble
+        monkeypatch.undo()
+        recorder.start(tmp_path)
+        director.show(5)
+        assert recorder.stop(PATIENCE_S)
+    assert numbers(recorder.files[0]) == list(range(20, 25))
+
+
 def test_the_preroll_keeps_no_more_memory_than_stated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preroll, "PREROLL_BYTES", 1)
     with LiveRecorder(replace(SMALL, preroll_s=60.0)) as recorder:

@@ -20,6 +20,7 @@ from streamsr.frame import Frame
 from streamsr.sinks.encoders import choose_encoding
 from streamsr.sinks.live_log import Moment
 from streamsr.sinks.settings import ENCODERS, EncoderSettings
+from streamsr.sinks.tracks import close_quietly
 from streamsr.sinks.video_track import KEYFRAME_S, add_video_track, make_picture, shape_of
 
 TIME_BASE = Fraction(1, 1000)
@@ -112,7 +113,14 @@ class LiveEncoder:
 
     def drain(self) -> list[Coded]:
         """Return what the encoder still holds; it takes no more pictures."""
-        return self._name(self.track.encode(None))
+        try:
+            return self._name(self.track.encode(None))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give its memory free as soon as no file needs `track`; without this only Python's cycle collector would."""
+        close_quietly(self._nowhere)
 
     def _name(self, packets: list[Any]) -> list[Coded]:
         return [

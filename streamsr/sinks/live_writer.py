@@ -107,7 +107,9 @@ class LiveWriter:
         take, self.take = self.take, None
         self.trouble = _in_one_line(cause, take)
         log.warning("%s", self.trouble)
-        self._encoder = None
+        if self._encoder is not None:
+            self._encoder.close()
+            self._encoder = None
         self._preroll.clear()
         self._rests = not isinstance(cause, OutputError)  # a full disk says nothing against the encoder
         series, self._series = self._series, None

@@ -126,11 +126,11 @@ def why_not_held(muxer: str, track: PassingTrack) -> str | None:
     except (ValueError, FFmpegError):
         return f"{'.mkv' if muxer == 'matroska' else '.' + muxer} files do not hold it"
     finally:
-        _close_quietly(container)
+        close_quietly(container)
     return None
 
 
-def _close_quietly(container: Any) -> None:
-    """Close a trial file; some muxers refuse to end one without packets."""
+def close_quietly(container: Any) -> None:
+    """Close a file that nobody will read; some muxers refuse to end one without packets."""
     with contextlib.suppress(ValueError, OSError, FFmpegError):
         container.close()
