@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from streamsr.consistency import RGB_LIMITS
 from streamsr.device_planes import BridgeOnDevice, ChromaOnDevice, PlaneBuffer, Windows
 from streamsr.device_projection import ProjectionOnDevice
 from streamsr.frame import Frame
@@ -107,9 +108,15 @@ class DeviceEnlarger:
         peak, level = float(self.small.layout.peak), 1.0
         if self._bridge is not None:
             peak, level = 1.0, 1.0 / self._bridge.coding.luma[1]
-        width, height = self.small.width, self.small.height
         return ProjectionOnDevice(
-            self.generator.scale, width, height, peak=peak, level=level, device=self.generator.device
+            self.generator.scale,
+            self.small.width,
+            self.small.height,
+            channels=self.generator.channels,
+            peak=peak,
+            level=level,
+            limits=RGB_LIMITS if self._bridge is not None else None,
+            device=self.generator.device,
         )
 
     def _generate(self, picture: Tensor, out: Tensor) -> None:

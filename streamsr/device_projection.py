@@ -8,13 +8,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from streamsr.consistency import num_steps
-from streamsr.correction import WITHIN_LEVELS
 from streamsr.device_planes import Taps
 from streamsr.models.reduction import (
     DOWN_REACH_PX,
+    LEAST_ROOM,
     MOST_PART,
     REACH_PX,
     SLACK_LEVELS,
+    WITHIN_LEVELS,
+    Limits,
     down_sums,
     down_taps,
     num_before,
@@ -33,16 +35,29 @@ class ProjectionOnDevice:
         scale: enlargement of each side.
         width: of the low-resolution planes in pixels.
         height: of the low-resolution planes in pixels.
-        peak: the largest sample; 1.0 for float planes, which are not clamped.
+        channels: planes a picture.
+        peak: the largest sample; 1.0 for float planes.
         level: one grey level.
+        limits: what float samples are clamped to; None leaves them. Integers are clamped to [0, peak].
         device: where it runs.
     """
 
-    def __init__(self, scale: int, width: int, height: int, *, peak: float, level: float, device: torch.device) -> None:
-        self.peak, self.level, self.scale = peak, level, scale
+    def __init__(
+        self,
+        scale: int,
+        width: int,
+        height: int,
+        *,
+        channels: int = 1,
+        peak: float,
+        level: float,
+        limits: Limits | None = None,
+        device: torch.device,
+    ) -> None:
+        self.peak, self.level, self.scale, self.limits = peak, level, scale, limits
         self.down = [reduction_of(side, scale, device) for side in (height, width)]
         self.up = [bilinear_of(side, scale, device) for side in (height, width)]
-        self.num_steps = num_steps(peak / level)
+        self.num_steps = num_steps(peak / level, channels)
         taps = torch.tensor(sharpening_taps(scale), dtype=torch.float32)
         self.sharpen, self.same = [], []
         for side in (height, width):
@@ -61,7 +76,7 @@ class ProjectionOnDevice:
         made = stitched
         for step in range(self.num_steps):
             target = out if step == self.num_steps - 1 else torch.empty_like(out)
-            self._correct(pictures, made, target)
+            self._correct(pictures, made, target, again=step > 0)
             made = target
 
     def measure(self, pictures: Tensor, stitched: Tensor, out: Tensor, figures: Tensor) -> None:
@@ -79,16 +94,33 @@ class ProjectionOnDevice:
         counts = [(before <= WITHIN_LEVELS).sum(), (~outside).sum(), (outside & self._clipped(out)).sum(), after.max()]
         figures.copy_(torch.stack([count.double() for count in counts]))
 
-    def _correct(self, pictures: Tensor, made: Tensor, out: Tensor) -> None:
+    def _correct(self, pictures: Tensor, made: Tensor, out: Tensor, *, again: bool) -> None:
         """Enqueue one step."""
         most = self.peak * MOST_PART / self.level
         lack = Ending(pictures, lacks=True, unit=1 / self.level, slack=SLACK_LEVELS, most=most)
         wanted = torch.empty(pictures.shape, dtype=torch.float32, device=pictures.device)
         across, sharp = torch.empty_like(wanted), torch.empty_like(wanted)
         resample(made, wanted, *self.down, peak=self.peak, ending=lack)
+        if again:
+            self._keep_outside(wanted, made).clamp_(-most, most)
         resample(wanted, across, self.same[0], self.sharpen[1], peak=self.peak)
         resample(across, sharp, self.sharpen[0], self.same[1], peak=self.peak)
         resample(sharp, out, *self.up, peak=self.peak, ending=Ending(made, lacks=False, unit=self.level))
+        if self.limits is not None:
+            out.clamp_(*self.limits)
+
+    def _keep_outside(self, wanted: Tensor, made: Tensor) -> Tensor:
+        """Want nothing where a sample is within a level, and more where enlarged samples cannot move; in place."""
+        wanted.mul_(wanted.abs() > WITHIN_LEVELS - SLACK_LEVELS)
+        limits = self.limits if made.dtype == torch.float32 else (0.0, self.peak)
+        if limits is None:
+            return wanted
+        real = real_samples(made)
+        below, above = (
+            functional.avg_pool2d(movable.float()[None], self.scale)[0]
+            for movable in (real > limits[0], real < limits[1])
+        )
+        return wanted.div_(torch.where(wanted < 0, below, above).clamp_(min=LEAST_ROOM))
 
     def _distance(self, pictures: Tensor, enlarged: Tensor) -> Tensor:
         """Return (C, H, W) float32: how many levels the reduced enlargement is off the pictures."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamsr.consistency import ConsistencyCount, Projector
+from streamsr.consistency import RGB_LIMITS, ConsistencyCount, Projector
 from streamsr.launch import CORES_PX, Choice, LaunchPlan, Regions, batches_of, choose_launch
 from streamsr.patches import PatchGrid, Samples, cut_patches, stitch_patches
 from streamsr.routing import Router, Routing, RoutingCount
@@ -122,7 +122,12 @@ class PictureEnlarger:
         self._projector: Projector | None = None
         if settings.consistency and generator.scale > 1:
             self._projector = Projector(
-                generator.scale, (width, height), channels=generator.channels, peak=peak, level=level
+                generator.scale,
+                (width, height),
+                channels=generator.channels,
+                peak=peak,
+                level=level,
+                limits=RGB_LIMITS if generator.channels == 3 else None,
             )
         core_px = settings.patch_px or PATCH_PX
         self.plan: LaunchPlan = choose_launch(

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from streamsr.colour import from_rgb8
 from streamsr.config import GeneratorSettings, UpscaleSettings
-from streamsr.consistency import ConsistencyCount, PlaneProjector, Projector
+from streamsr.consistency import STEP_REACH_PX, ConsistencyCount, PlaneProjector, Projector
 from streamsr.engine import list_engines
 from streamsr.errors import UsageError
 from streamsr.frame import Colour, Frame, PlaneLayout
@@ -140,6 +140,57 @@ def test_numpy_and_torch_project_alike(scale: int, width: int, height: int, seed
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
+def test_numpy_and_torch_settle_clipped_samples_alike(scale: int) -> None:
+    picture, stitched = clipped_pair(scale, 61, 47)
+    made = PlaneProjector(scale, 61, 47, steps=4).project(picture, stitched).astype(int)
+    tensors = [torch.from_numpy(plane)[None, None] for plane in (stitched, picture)]
+    options: dict[str, Any] = {"slack": SLACK_LEVELS, "most": 255 * MOST_PART, "limits": (0.0, 255.0)}
+    expected, once = (project(*tensors, scale, steps, level=1.0, **options).round()[0, 0].numpy() for steps in (4, 1))
+    # Bytes are rounded between steps, torch's samples are not.
+    moved = np.abs(expected - once) > 2
+    assert moved.any()
+    assert np.abs(made - expected)[moved].mean() < 0.25 * np.abs(made - once)[moved].mean()
+    assert (np.abs(made - expected) <= 1).mean() > 0.995
+
+
+def clipped_pair(scale: int, width: int, height: int, *, seed: int = 0) -> tuple[Picture, Picture]:
+    """Return a camera's plane of a truth with black and white areas, and an enlarged one that errs at their edges."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.normal(0.5, 0.6, (max(height // 4, 2), max(width // 4, 2))).astype(np.float32)
+    smooth = Image.fromarray(coarse).resize((scale * width, scale * height), Image.Resampling.BICUBIC)
+    truth = np.rint(np.asarray(smooth).clip(0, 1) * 255).astype(np.uint8)
+    stitched = np.asarray(smooth) + rng.normal(0, 0.03, truth.shape)
+    return np.rint(down(truth, scale).clip(0, 255)).astype(np.uint8), np.rint(stitched.clip(0, 1) * 255).astype(
+        np.uint8
+    )
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_rgb_is_given_back_where_black_and_white_undo_a_part_of_one_step(scale: int) -> None:
+    planes = [clipped_pair(scale, 90, 70, seed=seed) for seed in range(3)]
+    picture, stitched = (np.stack(each) for each in zip(*planes, strict=True))
+    assert 0.2 < np.isin(stitched, (0, 255)).mean() < 0.8
+    shares = []
+    for made in (
+        np.stack([PlaneProjector(scale, 90, 70).project(*each) for each in planes]),
+        Projector(scale, (90, 70), channels=3).project(picture, stitched),
+    ):
+        off = [np.abs(down(plane, scale).clip(0, 255) - each) for plane, each in zip(made, picture, strict=True)]
+        shares.append((np.array(off) <= 1.001).mean())
+    assert shares[0] < REQUIRED <= shares[1]
+
+
+def test_later_steps_leave_alone_what_the_first_gave_back() -> None:
+    clipped, unclipped = clipped_pair(4, 60, 60), pair(4, 60, 60)
+    picture, stitched = (np.hstack([left, right]) for left, right in zip(clipped, unclipped, strict=True))
+    first, later = (PlaneProjector(4, 120, 60, steps=steps).project(picture, stitched) for steps in (1, 5))
+    assert not np.array_equal(first[:, :240], later[:, :240])
+    beyond = 4 * (60 + 5 * STEP_REACH_PX)
+    np.testing.assert_array_equal(first[:, beyond:], later[:, beyond:])
+    assert not np.array_equal(first[:, beyond:], stitched[:, beyond:])
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
 def test_every_torch_step_leaves_little_of_the_residual(scale: int) -> None:
     generator = torch.Generator().manual_seed(0)
     enlarged = torch.rand(2, 3, 31 * scale, 45 * scale, generator=generator)
@@ -179,21 +230,22 @@ def test_torch_projection_runs_inside_a_cuda_graph() -> None:
     scale=st.sampled_from([2, 4]),
     changes=st.lists(st.tuples(st.integers(0, 119), st.integers(1, 40)), min_size=1, max_size=4),
     wide=st.booleans(),
+    steps=st.sampled_from([1, 3]),
 )
 def test_projecting_what_changed_is_projecting_everything(
-    scale: int, changes: list[tuple[int, int]], wide: bool
+    scale: int, changes: list[tuple[int, int]], wide: bool, steps: int
 ) -> None:
     width, height = (1200 if wide else 300), 120  # narrow bands of 16 rows, or one or a few
     picture, stitched = pair(scale, width, height, off_levels=4.0)
-    partly = PlaneProjector(scale, width, height)
+    partly = PlaneProjector(scale, width, height, steps=steps)
     partly.project(picture, stitched)
     rng = np.random.default_rng(len(changes))
     for first, num in changes:
         picture, stitched, rows = picture.copy(), stitched.copy(), slice(first, min(first + num, height))
-        picture[rows] = rng.integers(90, 160, picture[rows].shape)
+        picture[rows] = rng.integers(0, 256, picture[rows].shape)
         large = slice(scale * rows.start, scale * rows.stop)
         stitched[large] = rng.integers(90, 160, stitched[large].shape)
-        whole = PlaneProjector(scale, width, height).project(picture, stitched)
+        whole = PlaneProjector(scale, width, height, steps=steps).project(picture, stitched)
         np.testing.assert_array_equal(partly.project(picture, stitched, rows), whole)
 
 
@@ -280,6 +332,23 @@ def test_every_shipped_engine_is_consistent_on_camera_pictures(engine: Any) -> N
     count = upscaler.consistency
     assert count.share >= REQUIRED
     assert count.share_before < count.share
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the data folder")
+@pytest.mark.parametrize(
+    "engine", [engine for engine in SHIPPED if engine.colour == "rgb"], ids=lambda engine: engine.name
+)
+def test_rgb_engines_give_8_bit_rgb_and_its_black_border_back(engine: Any) -> None:
+    from streamsr.training.data import bicubic_down, load_pairs
+    from streamsr.training.measure import enlarger_of, projected, within_level
+
+    enlarge, shares = enlarger_of(engine, "fp32"), []
+    for pair in load_pairs(DATA, "val", engine.scale, colour="rgb", most_per_set=1):
+        corner = bicubic_down(pair.hr[:192, :192], engine.scale)
+        made = enlarge(corner)
+        shares.append([within_level(corner, each) for each in (made, projected(corner, made, engine.scale))])
+    before, after = np.mean(shares, axis=0)
+    assert before < REQUIRED <= after
 
 
 def test_a_job_says_how_consistent_it_was_and_that_it_can_be_left_out(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from benchmarks.gpu_engines import random_engine
 from streamsr.config import GeneratorSettings
+from streamsr.consistency import Projector
 from streamsr.device_planes import PlaneBuffer, Windows, halved, taps_of
+from streamsr.device_projection import ProjectionOnDevice
 from streamsr.device_upscaler import DeviceUpscaler, holds_the_same
 from streamsr.engine import Engine, find_engine
 from streamsr.errors import EngineError, InputError, UsageError
@@ -29,6 +31,7 @@ from streamsr.runtimes.cuda import CudaGenerator
 from streamsr.runtimes.plane_ops import resample
 from streamsr.runtimes.torch_cpu import TorchGenerator
 from streamsr.upscaler import FrameUpscaler
+from tests.test_consistency import clipped_pair
 
 HAS_GPU = torch.cuda.is_available()
 needs_gpu = pytest.mark.skipif(not HAS_GPU, reason="needs an NVIDIA GPU")
@@ -233,6 +236,30 @@ def test_clipped_samples_are_counted_apart() -> None:
     upscaler.upscale(frame)
     assert upscaler.consistency.clipped > 0
     assert abs(upscaler.consistency.clipped - host.consistency.clipped) <= 2
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("scale", [2, 4])
+def test_clipped_rgb_settles_as_on_the_processor(device: str, dtype: type[Any], scale: int) -> None:
+    planes = [clipped_pair(scale, *SIZE, seed=seed) for seed in range(3)]
+    picture, stitched = (np.stack(each) for each in zip(*planes, strict=True))
+    options: dict[str, Any] = {"channels": 3}
+    if dtype is np.float32:
+        picture, stitched = (each.astype(np.float32) / np.float32(255) for each in (picture, stitched))
+        options |= {"peak": 1.0, "level": 1 / 255, "limits": (0.0, 0.9)}
+    expected = Projector(scale, SIZE, **options).project(picture, stitched)
+    projection = ProjectionOnDevice(
+        scale, *SIZE, **{"peak": 255.0, "level": 1.0, **options}, device=torch.device(device)
+    )
+    ours, theirs = (torch.from_numpy(each).to(device) for each in (picture, stitched))
+    out = torch.empty_like(theirs)
+    projection.project(ours, theirs, out)
+    made = out.cpu().numpy()
+    # Where a residual is a level give or take float32, one corrects it and the other does not.
+    near = 1 if dtype is np.uint8 else 1e-4
+    assert (np.abs(made.astype(np.float32) - expected) <= near).mean() > 0.99
+    assert made.max() == (255 if dtype is np.uint8 else np.float32(0.9))
 
 
 def test_consistency_is_measured_of_every_fourth_frame() -> None:

@@ -6,6 +6,7 @@ import copy
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,13 +141,148 @@ def test_a_run_killed_at_any_step_and_resumed_is_the_undisturbed_run(
     with pytest.raises(Killed):
         run.run()
     resumed = Pretraining(settings_for(data, tmp_path))
-    assert resumed.step == step // 2 * 2
+    assert resumed.step == max(step // 2 * 2, step // 3 * 3), "a checkpoint goes before a validation too"
     resumed.run()
     assert_equal(state_of(tmp_path), state_of(undisturbed))
     assert (tmp_path / BEST).read_bytes() == (undisturbed / BEST).read_bytes()
     told = [[line for line in read_log(folder) if "step" in line] for folder in (tmp_path, undisturbed)]
     for ours, theirs in zip(*told, strict=True):
         assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
+
+
+class Clock:
+    """Goes on by so many seconds with every step that a run takes."""
+
+    def __init__(self, run: Run[Any], seconds: float) -> None:
+        self.run, self.seconds = run, seconds
+
+    def __call__(self) -> float:
+        return 1000.0 + self.seconds * self.run.step
+
+
+@pytest.mark.parametrize("killed_at", [2, 5])
+def test_checkpoints_are_written_by_time_too_and_change_nothing(data: Path, tmp_path: Path, killed_at: int) -> None:
+    """Steps of 20 seconds: a checkpoint of the default 45 is due after every third, in the middle of a log's line."""
+    rare: dict[str, Any] = {"checkpoint_every": 100, "log_every": 4, "validate_every": 100, "steps": 8}
+    Pretraining(settings_for(data, tmp_path / "whole", **rare)).run()
+    run = Pretraining(settings_for(data, tmp_path / "killed", **rare))
+    assert run.settings.checkpoint_seconds == 45.0
+    run.clock = Clock(run, 20.0)
+    kill_at(run, killed_at)
+    with pytest.raises(Killed):
+        run.run()
+    resumed = Pretraining(settings_for(data, tmp_path / "killed", **rare))
+    assert resumed.step == (0 if killed_at == 2 else 3)
+    resumed.clock = Clock(resumed, 20.0)
+    resumed.run()
+    assert_equal(state_of(tmp_path / "killed"), state_of(tmp_path / "whole"))
+    told = [[line for line in read_log(tmp_path / name) if "step" in line] for name in ("killed", "whole")]
+    assert [line["step"] for line in told[0]] == [4, 6, 8, 8]
+    for ours, theirs in zip(*told, strict=True):
+        assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
+
+
+def test_quick_steps_are_followed_by_no_checkpoint_of_their_own(data: Path, tmp_path: Path) -> None:
+    rare: dict[str, Any] = {"checkpoint_every": 100, "log_every": 100, "validate_every": 100}
+    run = Pretraining(settings_for(data, tmp_path, **rare))
+    run.clock = Clock(run, 0.1)
+    saved: list[int] = []
+    run.save = lambda: saved.append(run.step)  # type: ignore[method-assign]
+    run.run()
+    assert saved == [6, 6], "before and after the last validation"
+
+
+def test_a_run_killed_in_a_validation_loses_no_step_and_validates_again(
+    data: Path, tmp_path: Path, undisturbed: Path
+) -> None:
+    run = Pretraining(settings_for(data, tmp_path))
+
+    def killed() -> dict[str, Any]:
+        raise Killed
+
+    run.validate = killed  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        run.run()
+    resumed = Pretraining(settings_for(data, tmp_path))
+    assert (resumed.step, resumed.judged) == (3, 0)
+    resumed.run()
+    assert_equal(state_of(tmp_path), state_of(undisturbed))
+    assert (tmp_path / BEST).read_bytes() == (undisturbed / BEST).read_bytes()
+
+
+def test_a_run_killed_between_a_validation_and_its_checkpoint_tells_of_it_once(
+    data: Path, tmp_path: Path, undisturbed: Path
+) -> None:
+    run = Pretraining(settings_for(data, tmp_path))
+    judge = run.judge
+
+    def killed() -> None:
+        judge()
+        raise Killed
+
+    run.judge = killed  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        run.run()
+    Pretraining(settings_for(data, tmp_path)).run()
+    judged = [line["step"] for line in read_log(tmp_path) if "psnr_db" in line]
+    assert judged == [3, 6]
+    assert_equal(state_of(tmp_path), state_of(undisturbed))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batch": 3}, "batch = 2, got batch = 3; put them back"),
+        ({"seed": 2, "patch_px": 20}, "patch_px = 16, seed = 1, got patch_px = 20, seed = 2"),
+        ({"degradation": "robust"}, "degradation = clean, got degradation = robust"),
+        ({"ema_decay": 0.5}, r"ema_decay = 0\.999, got ema_decay = 0\.5"),
+        ({"data": "/nowhere"}, r"data = SHA-256 [0-9a-f]{12}, got data = no MANIFEST\.tsv"),
+    ],
+)
+def test_settings_that_make_it_another_run_are_refused_by_name(
+    data: Path, tmp_path: Path, undisturbed: Path, changes: dict[str, Any], words: str
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    with pytest.raises(UsageError, match=f"expected the settings of its checkpoint, {words}") as caught:
+        Pretraining(replace(settings_for(data, tmp_path / "run"), **changes))
+    assert "\n" not in str(caught.value)
+    assert "name another output folder" in str(caught.value)
+    assert_equal(state_of(tmp_path / "run"), state_of(undisturbed))
+
+
+def test_settings_that_do_not_change_what_is_learnt_may_change_and_folders_may_move(
+    data: Path, tmp_path: Path, undisturbed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "moved")
+    shutil.copytree(data, tmp_path / "data")
+    free: dict[str, Any] = {"log_every": 1, "checkpoint_every": 5, "checkpoint_seconds": 9.0, "threads": 2}
+    run = Pretraining(settings_for(tmp_path / "data", tmp_path / "moved", device="auto", **free))
+    assert (run.step, run.changed, caplog.records) == (6, {}, [])
+
+
+def test_a_schedule_that_changes_is_told_in_one_line_and_noted(
+    data: Path, tmp_path: Path, undisturbed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    run = Pretraining(settings_for(data, tmp_path / "run", steps=8, learning_rate=5e-4))
+    (record,) = caplog.records
+    assert record.getMessage().endswith("learning_rate = 0.0005, which was 0.001, steps = 8, which was 6")
+    run.run()
+    start = [line for line in read_log(tmp_path / "run") if "settings" in line][-1]
+    assert start["changed"] == {"learning_rate": [0.001, 0.0005], "steps": [6, 8]}
+    assert state_of(tmp_path / "run")["step"] == 8
+
+
+def test_a_file_that_a_run_needs_is_known_by_its_contents(data: Path, tmp_path: Path) -> None:
+    write_teacher(tmp_path)
+    changes: dict[str, Any] = {"start": str(tmp_path / "teacher.safetensors")}
+    Pretraining(settings_for(data, tmp_path / "run", **changes)).save()
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes((tmp_path / "teacher.safetensors").read_bytes())
+    assert Pretraining(settings_for(data, tmp_path / "run", start=str(moved))).changed == {}
+    save_weights(moved, BranchedStudent(StudentSpec(16, 1, 2)))
+    with pytest.raises(UsageError, match=r"start = SHA-256 [0-9a-f]{12}, got start = SHA-256 [0-9a-f]{12}; put"):
+        Pretraining(settings_for(data, tmp_path / "run", start=str(moved)))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
@@ -284,6 +420,7 @@ def test_a_full_disk_ends_a_run_in_one_line_and_leaves_the_earlier_checkpoints(
     assert_equal(state_of(tmp_path), before)
     assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == [
         "step-00000002.pt",
+        "step-00000003.pt",
         "step-00000004.pt",
     ]
 
@@ -319,7 +456,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_serves(data:
         Pretraining(settings_for(data, tmp_path))
     assert "\n" not in str(caught.value)
     newest.unlink()
-    assert Pretraining(settings_for(data, tmp_path)).step == 2
+    assert Pretraining(settings_for(data, tmp_path)).step == 3
 
 
 class Planted:
@@ -367,8 +504,8 @@ def test_losses_that_are_not_finite_end_a_run_and_the_last_checkpoint_stays(data
     run.loss_of = lambda *given, **options: loss_of(*given, **options) * (torch.nan if run.step == 3 else 1)  # type: ignore[method-assign]
     with pytest.raises(UsageError, match=r"step 4: expected finite losses, got .*nan.*; lower learning_rate"):
         run.run()
-    assert state_of(tmp_path)["step"] == 2
-    assert Pretraining(settings_for(data, tmp_path)).step == 2
+    assert state_of(tmp_path)["step"] == 3
+    assert Pretraining(settings_for(data, tmp_path)).step == 3
 
 
 def test_weights_that_are_not_finite_are_neither_kept_nor_written_to_a_checkpoint(data: Path, tmp_path: Path) -> None:

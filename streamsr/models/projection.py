@@ -15,10 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from streamsr.models.reduction import REACH_PX, down_sums, down_taps, num_before, sharpening_taps
+from streamsr.models.reduction import (
+    LEAST_ROOM,
+    REACH_PX,
+    WITHIN_LEVELS,
+    Limits,
+    down_sums,
+    down_taps,
+    num_before,
+    sharpening_taps,
+)
 from streamsr.models.student import bilinear_taps
-
-Limits = tuple[float, float]
 
 
 class Projection(nn.Module):
@@ -61,6 +68,7 @@ class Projection(nn.Module):
         slack: float = 0.0,
         most: float | None = None,
         limits: Limits | None = None,
+        level: float | None = None,
     ) -> Tensor:
         """Return enlarged pictures that give the low-resolution ones back.
 
@@ -71,20 +79,33 @@ class Projection(nn.Module):
             slack: residual to leave as it is, that of the rounding of ``lr``; 0.5 / 255 for 8-bit samples in [0, 1].
             most: the largest residual to correct; the rest of a larger one stays. None corrects all.
             limits: smallest and largest sample there is; what is made, and what is brought down, is clamped to them.
+            level: one grey level. Steps after the first then correct only what is off by more, and by more where
+                enlarged samples are at a limit, as `streamsr.correction` does. None corrects all in every step.
 
         Returns:
             (N, C, scale * H, scale * W) float32, a fresh tensor, not rounded.
         """
         with torch.autocast(enlarged.device.type, enabled=False):
             picture, target = enlarged.float(), lr.float()
-            for _ in range(iterations):
+            for step in range(iterations):
                 reduced = self.down(picture)
                 residual = target - (reduced if limits is None else reduced.clamp(*limits))
+                outside = residual.detach().abs() > (level or 0.0) * WITHIN_LEVELS
                 residual = functional.softshrink(residual, slack) if slack else residual
+                if level is not None and step > 0:
+                    residual = residual * outside
+                    residual = residual if limits is None else residual / self._room(residual, picture, limits)
                 residual = residual if most is None else residual.clamp(-most, most)
                 picture = picture + self.up(residual)
                 picture = picture if limits is None else picture.clamp(*limits)
         return picture
+
+    def _room(self, residual: Tensor, picture: Tensor, limits: Limits) -> Tensor:
+        """Return which share of a sample's enlarged ones can move the way its residual asks, at least `LEAST_ROOM`."""
+        below, above = (
+            functional.avg_pool2d(movable.float(), self.scale) for movable in (picture > limits[0], picture < limits[1])
+        )
+        return torch.where(residual < 0, below, above).clamp(min=LEAST_ROOM)
 
     def down(self, picture: Tensor) -> Tensor:
         """Bring (N, C, scale * H, scale * W) float32 down to (N, C, H, W) with the stated filter."""
@@ -120,6 +141,7 @@ def project(
     slack: float = 0.0,
     most: float | None = None,
     limits: Limits | None = None,
+    level: float | None = None,
 ) -> Tensor:
     """Return enlarged pictures that give the low-resolution ones back; see `Projection.forward`.
 
@@ -133,10 +155,11 @@ def project(
         slack: residual to leave as it is.
         most: the largest residual to correct.
         limits: smallest and largest sample there is.
+        level: one grey level.
 
     Returns:
         (N, C, scale * H, scale * W) float32.
     """
     height, width = lr.shape[-2:]
     projection = projection_for(scale, height, width, enlarged.device)
-    return projection.forward(enlarged, lr, iterations, slack=slack, most=most, limits=limits)
+    return projection.forward(enlarged, lr, iterations, slack=slack, most=most, limits=limits, level=level)

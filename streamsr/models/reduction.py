@@ -31,6 +31,16 @@ MOST_PART = 16 / 255
 """The largest correction of a residual, as a part of the peak. Of what the engines leave on camera pictures one sample
 in 100,000 is larger; larger ones come from full-scale edges that no picture in range gives back, where they ring."""
 
+WITHIN_LEVELS = 1.0 + 1e-3
+"""What counts as one grey level: one, and what float32 adds to it."""
+
+LEAST_ROOM = 0.25
+"""The least movable share that a correction is divided by. With a half, four steps leave nearly three times as many
+samples off; with an eighth as many, and the largest residuals are larger."""
+
+Limits = tuple[float, float]
+"""The smallest and the largest sample."""
+
 PERIOD = 64
 """Samples of the spectrum that the inverse is computed from; its taps fall by a third each, so none wraps."""
 

@@ -29,7 +29,10 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
         if "resumed_at" in line:
             lines = [before for before in lines if before.get("step", 0) <= line["resumed_at"]]
         lines.append(line)
-    return lines
+    # A validation that was noted, but followed by no checkpoint, is made and noted again.
+    return list(
+        {(line["step"], *line) if "step" in line else (place,): line for place, line in enumerate(lines)}.values()
+    )
 
 
 def draw_curves(folder: Path, *, name: str = "curves.png") -> Path | None:

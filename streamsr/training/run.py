@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from streamsr.errors import OutputError, UsageError
+from streamsr.training.changes import changes_between, made_of
 from streamsr.training.checkpoint import load_checkpoint, save_checkpoint, saying_what_is_kept
 from streamsr.training.curves import append_line, draw_curves
 from streamsr.training.networks import is_finite, load_weights, save_weights
@@ -53,8 +54,8 @@ def pick_device(name: str) -> torch.device:
 class Run(ABC, Generic[Settings]):
     """One run: networks, optimisers and place in the schedule; goes on from its newest checkpoint.
 
-    The random numbers are drawn anew from (seed, step) at every checkpoint, so that a run that was killed and resumed
-    is the run that was not.
+    The random numbers of a step are drawn from (seed, step), so that a run that was killed and resumed is the run that
+    was not, wherever a checkpoint was due.
 
     Args:
         settings: the run.
@@ -76,6 +77,12 @@ class Run(ABC, Generic[Settings]):
         torch.backends.cudnn.benchmark = not settings.deterministic
         torch.backends.cudnn.deterministic = settings.deterministic
         self.step, self.seconds, self.best = 0, 0.0, -math.inf
+        self.judged = 0
+        self.changed: dict[str, tuple[Any, Any]] = {}
+        self.clock: Callable[[], float] = time.monotonic
+        self._losses: dict[str, Tensor] = {}
+        self._losses_since = 0
+        self._saved_at = -math.inf
         self.networks: dict[str, nn.Module] = {}
         self.optimisers: dict[str, Optimizer] = {}
         self.report: Callable[[dict[str, Any]], None] = lambda line: log.info("%s", json.dumps(line))
@@ -160,6 +167,11 @@ class Run(ABC, Generic[Settings]):
             groups = optimiser.state_dict()["param_groups"]
             optimiser.load_state_dict({"state": state["optimisers"][name], "param_groups": groups})
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        self.judged, self._losses_since = state["judged"], state["losses_since"]
+        self._losses = {name: total.to(self.device) for name, total in state["losses"].items()}
+        self.changed = changes_between(self.folder, state["made_of"], made_of(self.settings))
+        if self.changed:
+            log.warning("%s: goes on with other settings: %s", self.folder, told(self.changed))
 
     def save(self) -> None:
         """Write a checkpoint of the whole run.
@@ -174,8 +186,13 @@ class Run(ABC, Generic[Settings]):
             "step": self.step,
             "seconds": self.seconds,
             "best": self.best,
+            "judged": self.judged,
+            "losses": self._losses,
+            "losses_since": self._losses_since,
+            "made_of": made_of(self.settings),
         }
         save_checkpoint(self.checkpoints, self.step, state)
+        self._saved_at = self.clock()
 
     def run(self) -> nn.Module:
         """Train to the end and return the best averaged network, in training form.
@@ -187,7 +204,8 @@ class Run(ABC, Generic[Settings]):
         """
         with saying_what_is_kept(self.folder, self.checkpoints):
             self.prepare()
-            self.note({"settings": asdict(self.settings), "device": device_name(self.device), "resumed_at": self.step})
+            start = {"settings": asdict(self.settings), "device": device_name(self.device), "resumed_at": self.step}
+            self.note({**start, "changed": self.changed} if self.changed else start)
             self.go_on()
             draw_curves(self.folder)
             best = copy.deepcopy(self.averaged)
@@ -200,40 +218,68 @@ class Run(ABC, Generic[Settings]):
         """Write what a kind of run leaves besides its weights."""
 
     def go_on(self) -> None:
-        """Take the steps that are left, validating and writing checkpoints."""
-        started = time.monotonic() - self.seconds
-        while self.step < self.settings.steps:
-            torch.manual_seed(self.settings.seed * 1_000_003 + self.step)
+        """Take the steps that are left, validating and writing checkpoints.
+
+        A validation that is due is preceded by a checkpoint, so that a kill costs no more than the validation.
+        """
+        started = self.clock() - self.seconds
+        self._saved_at = self.clock()
+        while self.step < self.settings.steps or self.judged < self.step:
             until = min(self.settings.steps, self.next_multiple(self.settings.checkpoint_every))
-            while self.step < until:
-                self.take_steps(until)
-                self.seconds = time.monotonic() - started
-                if self.step % self.settings.validate_every == 0 or self.step == self.settings.steps:
-                    self.judge()
-            self.save()
+            if self.judgement_is_due:
+                self.judge()
+                self.save()
+                continue
+            self.take_steps(until)
+            self.seconds = self.clock() - started
+            if self.step == until or self.judgement_is_due or self.is_stale:
+                self.save()
+
+    @property
+    def judgement_is_due(self) -> bool:
+        """Whether the network is to be validated before the next step."""
+        last = self.step == self.settings.steps
+        return self.judged < self.step and (last or self.step % self.settings.validate_every == 0)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the last checkpoint is too old."""
+        return self.clock() - self._saved_at >= self.settings.checkpoint_seconds
 
     def next_multiple(self, every: int) -> int:
         """Return the next step that is a multiple of a number."""
         return (self.step // every + 1) * every
 
     def take_steps(self, until: int) -> None:
-        """Take steps up to the next line of the log, validation, change of phase or ``until``."""
+        """Take steps up to the next line of the log, validation, change of phase, stale checkpoint or ``until``."""
         settings, phase = self.settings, self.phase
         until = min(until, self.next_multiple(settings.log_every), self.next_multiple(settings.validate_every))
         step = self.step_of(phase)
-        sums: dict[str, Tensor] = {}
-        first = self.step
         while self.step < until and self.phase == phase:
+            torch.manual_seed(settings.seed * 1_000_003 + self.step)
             self.set_rates()
             for name, loss in step().items():
-                sums[name] = sums.get(name, 0.0) + loss
+                self._losses[name] = self._losses.get(name, 0.0) + loss
             self.step += 1
-        means = {name: float(total) / (self.step - first) for name, total in sums.items()}
+            if self.is_stale:
+                break
+        means = self.mean_losses()
+        if self.step == until or self.phase != phase:
+            self.note({"step": self.step, "seconds": round(self.seconds, 1), "losses": means})
+            self._losses, self._losses_since = {}, self.step
+
+    def mean_losses(self) -> dict[str, float]:
+        """Return the mean losses of the steps since the last line of the log.
+
+        Raises:
+            UsageError: a loss or a weight is not finite.
+        """
+        means = {name: float(total) / (self.step - self._losses_since) for name, total in self._losses.items()}
         if not all(math.isfinite(mean) for mean in means.values()):
             raise UsageError(f"step {self.step}: expected finite losses, got {means}; lower learning_rate and resume")
         if not all(is_finite(network) for network in self.networks.values()):
             raise UsageError(f"step {self.step}: expected finite weights, got NaN; lower learning_rate and resume")
-        self.note({"step": self.step, "seconds": round(self.seconds, 1), "losses": means})
+        return means
 
     def step_of(self, phase: str) -> Any:
         """Return what takes a step of a phase: the captured graph on a GPU, the method itself elsewhere."""
@@ -243,7 +289,6 @@ class Run(ABC, Generic[Settings]):
             self.set_rates()
             self._graphs.clear()
             self._graphs[phase] = StepGraph(self.take_step, self.networks.values(), self.optimisers.values())
-            torch.manual_seed(self.settings.seed * 1_000_003 + self.step)
         return self._graphs[phase]
 
     def set_rates(self) -> None:
@@ -268,12 +313,18 @@ class Run(ABC, Generic[Settings]):
         if figures["score"] > self.best:
             self.best = figures["score"]
             save_weights(self.folder / BEST, self.averaged)
+        self.judged = self.step
         draw_curves(self.folder)
 
     def note(self, line: dict[str, Any]) -> None:
         """Append a line to the run's log."""
         append_line(self.folder, line)
         self.report(line)
+
+
+def told(changes: dict[str, tuple[Any, Any]]) -> str:
+    """Return what has changed in one line."""
+    return ", ".join(f"{key} = {now}, which was {before}" for key, (before, now) in changes.items())
 
 
 def floats_of(network: nn.Module) -> list[Tensor]:

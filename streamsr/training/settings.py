@@ -31,7 +31,8 @@ class RunSettings:
         ema_decay: decay of the moving average of the weights that is validated and shipped.
         validate_every: steps between validations.
         validation_frames: frames of each set that are validated.
-        checkpoint_every: steps between checkpoints; a run that was killed goes on from the last.
+        checkpoint_every: steps between checkpoints at most; a run that was killed goes on from the last.
+        checkpoint_seconds: seconds between checkpoints at most, but for a step or a validation that takes longer.
         log_every: steps between lines of the log.
         seed: crops and first weights are a function of it.
         threads: CPU threads.
@@ -52,6 +53,7 @@ class RunSettings:
     validate_every: int = 4_000
     validation_frames: int = 8
     checkpoint_every: int = 400
+    checkpoint_seconds: float = 45.0
     log_every: int = 200
     seed: int = 1
     threads: int = 1
@@ -63,7 +65,7 @@ class RunSettings:
         """Refuse numbers that cannot be."""
         self.bound(1, "steps", "batch", "patch_px", "validate_every", "validation_frames", "checkpoint_every")
         self.bound(1, "log_every", "threads")
-        self.bound(0, "warm_steps")
+        self.bound(0, "warm_steps", "checkpoint_seconds")
         self.bound(0, "learning_rate", "ema_decay", high=1)
         self.bound(0, "seed", high=1e9)
         if self.device not in ("auto", "cpu", "cuda"):
