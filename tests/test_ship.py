@@ -35,9 +35,10 @@ from streamsr.training.data import load_pairs
 from streamsr.training.measure import Perceptual, in_colour, within_level
 from streamsr.training.networks import build_network, load_weights, plain, save_weights
 from streamsr.training.pretrain import Pretraining, enlarge
+from streamsr.training.record import portable, read_run, settings_text
 from streamsr.training.run import BEST
 from streamsr.training.settings import KINDS, PretrainSettings, read_settings
-from streamsr.training.ship import measure_again, portable, read_run, ship
+from streamsr.training.ship import measure_again, ship
 from tests.frames import make_data
 
 PERCEPTUAL = Perceptual(Path("squeezenet"), Path("linear"))
@@ -224,7 +225,7 @@ def test_a_card_says_what_the_weights_are_what_made_them_and_that_they_are_for_r
         "**The weights are for research.**",
         "no medical claim",
         "60 steps of 4 crops of 16x16 input pixels",
-        "on CPU, 1 threads",
+        "on CPU, 1 thread,",
         "Charbonnier, the last 10 steps squared error",
         "clean bicubic reduction",
         "streamsr train pretrain train.toml",
@@ -319,7 +320,7 @@ def test_settings_beside_an_engine_are_those_of_the_run_and_can_be_read(data: Pa
     record = read_run(run)
     assert record.kind == kind
     assert record.settings == KINDS[kind](model="mini-x2", data=str(data), output=str(run), **named)
-    (tmp_path / "train.toml").write_text(ship_room.settings_text(record), encoding="utf-8")
+    (tmp_path / "train.toml").write_text(settings_text(record), encoding="utf-8")
     again = read_settings(tmp_path / "train.toml", KINDS[kind])
     for name, value in named.items():
         assert getattr(again, name) == (portable(value) if str(value).startswith("/") else value)

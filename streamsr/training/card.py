@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from streamsr.training.record import RunRecord, ShippedRecord
 from streamsr.training.settings import DistillSettings, GanSettings, PretrainSettings
-
-if TYPE_CHECKING:
-    from streamsr.training.ship import RunRecord
 
 DATA = """Train sides of five sets, each set drawn equally often, crops of the dark surround left out; no exam day,
 sequence or surgery is on two sides. CVC-ClinicDB (Bernal et al. 2015) and CVC-ColonDB (Bernal et al. 2012): research
@@ -36,6 +34,7 @@ def card(record: RunRecord, manifest: dict[str, Any], metrics: dict[str, Any]) -
     adversarial = manifest["kind"] == "adversarial"
     robust = getattr(record.settings, "degradation", "clean") == "robust"
     limits = ADVERSARIAL if adversarial else FIDELITY.format(inputs=ROBUST if robust else CLEAN)
+    stages = ", ".join(f"`{name}`" for name in record.stages())
     parts = [
         f"# {manifest['name']}",
         f"{'An adversarial' if adversarial else 'A fidelity'} generator: {manifest['colour']} in, {manifest['colour']} "
@@ -43,7 +42,8 @@ def card(record: RunRecord, manifest: dict[str, Any], metrics: dict[str, Any]) -
         f"**Architecture.** {architecture(manifest)}",
         f"**Data.** {DATA}",
         f"**Losses and run.** {history(record)} `train.toml` beside this card is the "
-        f"{'last ' if record.follows else ''}run: `streamsr train {record.kind} train.toml`; `curves.png` shows it.",
+        f"{'last ' if record.follows else ''}run (in order: {stages}): `streamsr train {record.kind} train.toml`; "
+        "`curves.png` shows it.",
     ]
     if "int8" in metrics["val"]:
         parts.append(
@@ -98,15 +98,20 @@ def architecture(manifest: dict[str, Any]) -> str:
     )
 
 
-def history(record: RunRecord) -> str:
-    """Return how the weights came about, the run that they started from first."""
+def history(record: RunRecord | ShippedRecord) -> str:
+    """Return how the weights came about, what they started from first."""
+    if isinstance(record, ShippedRecord):
+        return f"The weights of an earlier {record.name}, of which its card said: {record.told}"
     before = f"{history(record.follows)} Then: " if record.follows else ""
     settings = record.settings
     crops = f"{record.step:,} steps of {settings.batch} crops of {settings.patch_px}x{settings.patch_px} input pixels"
     if record.step < settings.steps:
         crops += f" (of {settings.steps:,} planned; the best by validation is kept)"
+    device = record.device.replace("CPU, 1 threads", "CPU, 1 thread")
+    exact = getattr(settings, "finetune_steps", 0) >= settings.steps
+    arithmetic = "float32" if exact else "bfloat16"
     where = (
-        f"{record.seconds / 60:.1f} minutes for the whole run on {record.device}, bfloat16, Adam at "
+        f"{record.seconds / 60:.1f} minutes for the whole run on {device}, {arithmetic}, Adam at "
         f"{settings.learning_rate:g} down a cosine, moving average of the weights."
     )
     return f"{before}{crops}: {losses(record)}; {where}"
@@ -124,10 +129,15 @@ def losses(record: RunRecord) -> str:
             f"{settings.artefact_weight:g} x artefact map (Liang et al. 2022)" if settings.artefact_weight else "",
             f"{settings.consistency_weight:g} x consistency with the input" if settings.consistency_weight else "",
         ]
-        spared = ", highlights kept out of feature and adversarial losses" if settings.spare_highlights else ""
+        spared = ", highlights kept out of feature and adversarial losses and held by Charbonnier's"
+        spared = spared if settings.spare_highlights else ""
         return " + ".join(term for term in terms if term) + spared
     assert isinstance(settings, PretrainSettings)
-    terms = [f"Charbonnier, the last {settings.finetune_steps:,} steps squared error in float32"]
+    terms = ["Charbonnier"] if settings.finetune_steps < settings.steps else []
+    if settings.finetune_steps:
+        last = f"the last {settings.finetune_steps:,} steps " if terms else ""
+        form = "squared error" if settings.finetune_loss == "squared" else "logarithm of each crop's squared error"
+        terms.append(f"{last}{form} in float32")
     if isinstance(settings, DistillSettings):
         terms.append(f"{settings.teacher_weight:g} x distance from {settings.teacher}")
     if settings.degradation == "robust":

@@ -12,14 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from streamsr.models.student import Student, add_skip
+from streamsr.training.losses import log_squared
 
 INT8_LOSS_DB = 0.05
 """What an INT8 form may lose on any validation set."""
 
 HISTOGRAM_BINS = 4096
-
-SMALLEST_ERROR = 1e-6
-"""Squared error below which a crop cannot be bettered: a rounding error of half a grey level is 3e-7."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +134,7 @@ class RoundedStudent(nn.Module):
 def tune(rounded: RoundedStudent, batches: Iterator[tuple[Tensor, Tensor]], *, steps: int, rate: float = 5e-5) -> None:
     """Train the weights under rounding towards the truth; the rate falls linearly to zero.
 
-    The loss is the mean logarithm of each crop's squared error, which is its PSNR: smooth pictures, whose errors are
-    small and in which rounding shows first, count as much as detailed ones.
+    The loss is `streamsr.training.losses.log_squared`.
 
     Args:
         rounded: the network; changed in place.
@@ -151,8 +148,6 @@ def tune(rounded: RoundedStudent, batches: Iterator[tuple[Tensor, Tensor]], *, s
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, steps)
     for _, (low, high) in zip(range(steps), batches, strict=False):
         optimiser.zero_grad()
-        errors = (rounded(low) - high).square().mean(dim=(1, 2, 3))
-        loss = (errors + SMALLEST_ERROR).log().mean()
-        loss.backward()
+        log_squared(rounded(low), high).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()

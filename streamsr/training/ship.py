@@ -7,8 +7,7 @@ import json
 import logging
 import shutil
 import tempfile
-from dataclasses import dataclass, fields
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,13 +23,12 @@ from streamsr.models.student import Student
 from streamsr.runtimes.onnx_graph import quantised_student
 from streamsr.training.card import card, with_quality
 from streamsr.training.crops import CropSampler, FrameBank
-from streamsr.training.curves import read_log
 from streamsr.training.data import load_pairs
 from streamsr.training.measure import Perceptual, measure_engine
 from streamsr.training.networks import build_network, load_weights, plain
 from streamsr.training.quantise import INT8_LOSS_DB, RoundedStudent, calibrate, tune
+from streamsr.training.record import read_run
 from streamsr.training.run import BEST
-from streamsr.training.settings import KINDS, RunSettings
 
 log = logging.getLogger(__name__)
 
@@ -45,63 +43,6 @@ JUDGED_FRAMES = 20
 
 SRGAN_HALO_PX = 10
 """Context that leaves less than a grey level of seam (facts of trained networks of this depth); its radius is 40."""
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """What a run's folder tells of it.
-
-    Attributes:
-        kind: ``pretrain``, ``gan``, ``distill`` or ``features``.
-        settings: of the run.
-        device: name of what it ran on.
-        step: at which its best weights were validated.
-        seconds: that it ran, loading and validation included.
-        folder: where its weights, log and curves are.
-        follows: the run whose weights it started from, if its folder lies beside.
-    """
-
-    kind: str
-    settings: RunSettings
-    device: str
-    step: int
-    seconds: float
-    folder: Path
-    follows: RunRecord | None = None
-
-
-def read_run(folder: Path) -> RunRecord:
-    """Read a run's log.
-
-    Raises:
-        UsageError: there is none, or it is of another version.
-    """
-    try:
-        lines = read_log(folder)
-        starts = [line for line in lines if "settings" in line]
-        values, devices = starts[-1]["settings"], dict.fromkeys(line["device"] for line in starts)
-        best = max((line for line in lines if "score" in line), key=lambda line: float(line["score"]))
-    except (OSError, LookupError, ValueError) as cause:
-        raise UsageError(
-            f"{folder}: expected the folder of a run with a validation in its log.jsonl, got none; name another"
-        ) from cause
-    for kind, form in sorted(KINDS.items(), key=lambda item: len(fields(item[1]))):
-        if set(values) <= {field.name for field in fields(form)}:
-            settings = form(**values)
-            before = _run_before(folder, getattr(settings, "start", ""))
-            seconds = max(float(line.get("seconds", 0.0)) for line in lines)
-            return RunRecord(kind, settings, " and ".join(devices), best["step"], seconds, folder, before)
-    raise UsageError(f"{folder}: expected settings of this version, got others; train it anew")
-
-
-def _run_before(folder: Path, start: str) -> RunRecord | None:
-    """Return the run whose weights another started from, where its folder is, or lies beside under its old name."""
-    if not start:
-        return None
-    for before in (Path(start).parent, folder.parent / Path(start).parent.name):
-        if before != folder and (before / "log.jsonl").is_file():
-            return read_run(before)
-    return None
 
 
 def ship(
@@ -151,11 +92,13 @@ def ship(
         refuse_worse(engines / name, metrics["val"], data, perceptual)
         replace(folder / "metrics.json", json.dumps(metrics, indent=1).encode() + b"\n")
         replace(folder / "card.md", card(record, read_manifest(folder), metrics).encode())
-        replace(folder / "train.toml", settings_text(record).encode())
+        for file, text in record.stages().items():
+            replace(folder / file, text.encode())
         if (run / "curves.png").is_file():
             shutil.copy(run / "curves.png", folder / "curves.png")
         (engines / name).mkdir(exist_ok=True)
-        stale = {path.name for path in (engines / name).glob("model.*")} - {path.name for path in folder.iterdir()}
+        shipped = {path for form in ("model.*", "stage-*.toml") for path in (engines / name).glob(form)}
+        stale = {path.name for path in shipped} - {path.name for path in folder.iterdir()}
         for path in sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST):
             path.replace(engines / name / path.name)
         for left in stale:  # forms that the new weights do not have
@@ -351,23 +294,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the fields of a manifest that was just written."""
     manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     return manifest
-
-
-def settings_text(record: RunRecord) -> str:
-    """Return the settings of a run as TOML, with the paths of this machine taken out."""
-    values = {field.name: getattr(record.settings, field.name) for field in fields(record.settings)}
-    values |= {"data": "DATA", "output": f"runs/{record.settings.model}"}
-    for name in ("start", "teacher_weights", "features", "squeezenet", "lpips_linear"):
-        if path := values.get(name):
-            values[name] = portable(path)
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
-    return f"# streamsr train {record.kind} train.toml\n" + "\n".join(lines) + "\n"
-
-
-def portable(path: str) -> str:
-    """Return a path without the folders of this machine: a run's own file keeps the name of its run."""
-    *_, folder, name = ("", *PureWindowsPath(path).parts)  # which splits at both kinds of slash
-    return f"runs/{folder}/{name}" if name in (BEST, "features.safetensors") else f"weights/{name}"
 
 
 def replace(path: Path, content: bytes) -> None:
