@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from streamsr.training.record import RunRecord, ShippedRecord
+from streamsr.training.record import RunRecord, ShippedRecord, is_robust
 from streamsr.training.settings import DistillSettings, GanSettings, PretrainSettings
 
 DATA = """Train sides of five sets, each set drawn equally often, crops of the dark surround left out; no exam day,
@@ -23,6 +23,12 @@ ROBUST = (
     "They know blurred, noisy and compressed input; on clean input they are a little softer than the clean weights."
 )
 
+INT8 = (
+    "**INT8.** QDQ ONNX: unsigned 8-bit activations, signed 8-bit weights per channel, float biases, the last layer in "
+    "float32; scales from training frames, then a short tuning under rounding on training crops (degraded ones for "
+    "robust weights) by the logarithm of each crop's squared error."
+)
+
 ADVERSARIAL = """**Adversarial weights: they draw texture that looks right and was not measured.** Every fine detail may
 be invented; they are for looking, never for measuring or deciding, and no medical claim is made. The consistency
 projection bounds what they may add, though not on every sample: `within_level` in `metrics.json` is the share that is
@@ -32,8 +38,7 @@ given back within one grey level. They know clean bicubic reduction only."""
 def card(record: RunRecord, manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
     """Return the card in Markdown, its figures from the measured metrics."""
     adversarial = manifest["kind"] == "adversarial"
-    robust = getattr(record.settings, "degradation", "clean") == "robust"
-    limits = ADVERSARIAL if adversarial else FIDELITY.format(inputs=ROBUST if robust else CLEAN)
+    limits = ADVERSARIAL if adversarial else FIDELITY.format(inputs=ROBUST if is_robust(record) else CLEAN)
     stages = ", ".join(f"`{name}`" for name in record.stages())
     parts = [
         f"# {manifest['name']}",
@@ -46,10 +51,7 @@ def card(record: RunRecord, manifest: dict[str, Any], metrics: dict[str, Any]) -
         "`curves.png` shows it.",
     ]
     if "int8" in metrics["val"]:
-        parts.append(
-            "**INT8.** QDQ ONNX: unsigned 8-bit activations, signed 8-bit weights per channel, float biases; scales "
-            "from training frames, then a short tuning under rounding on training crops."
-        )
+        parts.append(INT8)
     else:
         stored = "; convolutions are stored as float16" if manifest["architecture"] == "srgan" else ""
         parts.append(f"**Precision.** float32{stored}. No INT8 form: none was made, or it lost more than 0.05 dB.")
@@ -64,7 +66,8 @@ def quality(metrics: dict[str, Any]) -> list[str]:
         "by default: the best form for a CPU made consistent with its input. `metrics.json` has the whole frame too, "
         "and the share of input samples that are given back within one grey level."
     ]
-    parts += [table(metrics, split, "field_of_view", 2) for split in ("val", "test")]
+    sides = [side for side in ("val", "val_degraded", "test") if side in metrics]
+    parts += [table(metrics, side, "field_of_view", 2) for side in sides]
     if "lpips_like" in next(iter(metrics["test"]["bicubic"].values())):
         parts.append(
             "LPIPS-like distance, smaller is nearer (SqueezeNet 1.1 trunk with LPIPS v0.1's linear layers; the "
@@ -79,6 +82,13 @@ def with_quality(text: str, metrics: dict[str, Any]) -> str:
     before, _, rest = text.partition("**Quality.**")
     _, limits, after = rest.partition("**Limits.**")
     return before + "\n\n".join(quality(metrics)) + "\n\n" + limits + after
+
+
+def with_int8(text: str) -> str:
+    """Return a card that speaks of an INT8 form, in the place of what it said of precisions."""
+    named = "**INT8.**" if "**INT8.**" in text else "**Precision.**"
+    before, _, rest = text.partition(named)
+    return before + INT8 + "\n\n" + rest.partition("\n\n")[2]
 
 
 def architecture(manifest: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from streamsr.errors import UsageError
 from streamsr.training.crops import Crops, CropSampler, Degradation, FrameBank
 from streamsr.training.data import Pair, Samples, bicubic_up, field_masks, load_pairs, mean_by_set
+from streamsr.training.degrade import degraded, h264_frames, robust
 from streamsr.training.losses import charbonnier, fft_l1, log_squared, luma_of_rgb, mean_squared
 from streamsr.training.networks import build_network, colour_of, load_weights, plain, scale_of
 from streamsr.training.run import Run, Settings
@@ -62,15 +64,19 @@ class GeneratorRun(Run[Settings]):
         settings, data = self.settings, Path(self.settings.data)
         pairs = load_pairs(data, "train", self.scale, colour=self.colour)
         self.sampler = self.make_sampler(pairs)
-        self.validation = load_pairs(
-            data, "val", self.scale, colour=self.colour, most_per_set=settings.validation_frames
-        )
+        judged = load_pairs(data, "val", self.scale, colour=self.colour, most_per_set=settings.validation_frames)
+        self.validation = degraded(judged, self.scale) if self.degrades else judged
         self.masks = field_masks(self.validation)
         reference = [
             psnr_on_device(bicubic_up(pair.lr, self.scale), pair, mask, self.device)
             for pair, mask in zip(self.validation, self.masks, strict=True)
         ]
         self.note({"bicubic": mean_by_set(self.validation, reference)})
+
+    @property
+    def degrades(self) -> bool:
+        """Whether the weights are to know degraded input, and are judged on it."""
+        return False
 
     def make_sampler(self, pairs: list[Pair]) -> CropSampler:
         """Return the source of crops."""
@@ -102,12 +108,15 @@ class Pretraining(GeneratorRun[PretrainSettings]):
         """Name the loss of the next step."""
         return "squared" if self.step >= self.settings.steps - self.settings.finetune_steps else "charbonnier"
 
+    @property
+    def degrades(self) -> bool:
+        """Whether the weights are to know degraded input, and are judged on it."""
+        return self.settings.degradation == "robust"
+
     def make_sampler(self, pairs: list[Pair]) -> CropSampler:
         """Return crops, degraded as the settings say."""
-        if self.settings.degradation == "clean":
+        if not self.degrades:
             return super().make_sampler(pairs)
-        from streamsr.training.degrade import robust
-
         degrade: Degradation = robust
         pairs, coded = through_codec(pairs, self.settings.coded_share, self.settings.seed)
         bank = FrameBank(pairs, scale=self.scale, device=self.device)
@@ -175,10 +184,6 @@ def hold_statistics(network: nn.Module) -> None:
 
 def through_codec(pairs: list[Pair], share: float, seed: int) -> tuple[list[Pair], set[str]]:
     """Send the reduced pictures of a share of the frames through H.264; return all pairs and the names of those."""
-    from dataclasses import replace
-
-    from streamsr.training.degrade import h264_frames
-
     random = np.random.default_rng(seed)
     chosen = {pair.file for pair in pairs if random.random() < share}
     by_shape: dict[tuple[int, ...], list[Pair]] = {}

@@ -103,6 +103,11 @@ def _shipped(card: Path) -> ShippedRecord:
     return ShippedRecord(card.parent.name, " ".join(told.partition(" `train.toml` beside")[0].split()), card.parent)
 
 
+def is_robust(record: RunRecord) -> bool:
+    """Return whether a run's weights are to know degraded input."""
+    return getattr(record.settings, "degradation", "clean") == "robust"
+
+
 def settings_text(record: RunRecord) -> str:
     """Return the settings of a run as TOML, with the paths of this machine taken out."""
     values = {field.name: getattr(record.settings, field.name) for field in fields(record.settings)}
