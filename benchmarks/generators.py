@@ -1,72 +1,23 @@
-"""Do the generators reach what was asked of them? ``python -m benchmarks.generators [--peer NAME=RUN] [--data DIR]``.
+"""Do the generators reach what was asked of them? ``python -m benchmarks.generators``.
 
-Nothing is timed. Figures of shipped engines come from their ``metrics.json`` (written when they were made, on
-validation and test sides, the same reduced files for all); retrained peers are measured here from the folder of their
-run, in the same way. Peers that are not named keep the figures of the last run. The result is
-``results/generators.json``.
+Nothing is timed and nothing is measured anew. Figures of shipped engines come from their ``metrics.json`` (written when
+they were made, on validation and test sides, the same reduced files for all), those of networks that were trained alike
+from ``results/retrained.json`` (`benchmarks.retrained`). The result is ``results/generators.json``.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.card import machine_card
-from benchmarks.peers.networks import PEERS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "generators.json"
+RETRAINED = RESULT.with_name("retrained.json")
 SIDES = ("val", "test")
-
-Side = dict[str, dict[str, Any]]
-"""Form -> data set -> figures."""
-
-
-def measure_peer(name: str, run: Path, data: Path) -> dict[str, Any]:
-    """Return a retrained peer's luma PSNR on both sides, and what its run was."""
-    import torch
-
-    from streamsr.quality.fidelity import psnr_db
-    from streamsr.training.data import bicubic_up, field_masks, load_pairs
-    from streamsr.training.networks import load_weights
-    from streamsr.training.pretrain import enlarge
-    from streamsr.training.run import BEST
-    from streamsr.training.ship import JUDGED_FRAMES, read_run
-
-    record, network = read_run(run), PEERS[name]()
-    load_weights(str(run / BEST), network)
-    network.eval()
-    torch.set_num_threads(1)
-    sides: dict[str, Side] = {}
-    for side, most in (("val", JUDGED_FRAMES), ("test", None)):
-        pairs = load_pairs(data, side, network.scale, most_per_set=most)
-        figures: dict[str, dict[str, list[float]]] = {"bicubic": {}, "fp32": {}}
-        for pair, mask in zip(pairs, field_masks(pairs), strict=True):
-            for form, picture in (
-                ("bicubic", bicubic_up(pair.lr, network.scale)),
-                ("fp32", enlarge(network, pair.lr)),
-            ):
-                figures[form].setdefault(pair.dataset, []).append(psnr_db(picture, pair.hr, mask=mask))
-        sides[side] = {
-            form: {
-                key: {"field_of_view": round(float(np.mean(values)), 5), "frames": len(values)}
-                for key, values in by_set.items()
-            }
-            for form, by_set in figures.items()
-        }
-    return {
-        **sides,
-        "macs_per_pixel": network.macs_per_pixel,
-        "published_macs_per_pixel": network.published_macs_per_pixel,
-        "steps": record.step,
-        "batch": record.settings.batch,
-        "device": record.device,
-    }
 
 
 def read_engines() -> dict[str, dict[str, Any]]:
@@ -112,11 +63,19 @@ def claims(engines: dict[str, Any], peers: dict[str, Any]) -> Iterator[dict[str,
                 if ours in engines and theirs in engines:
                     apart = difference(engines[ours], "fp32", engines[theirs], "fp32", side)
                     yield claim(f"{ours} is at most {-least} dB below {theirs}", side, apart, least=least)
-            tiny, fsrcnn = engines.get(f"tiny-x{scale}"), peers.get(f"fsrcnn-x{scale}")
-            if tiny and fsrcnn:
-                apart = difference(tiny, "fp32", fsrcnn, "fp32", side)
-                yield claim(f"tiny-x{scale} is above a retrained FSRCNN", side, apart, least=1e-9)
+            yield from peer_claims(peers, scale, side)
             yield from perceptual_claims(engines, scale, side)
+
+
+def peer_claims(peers: dict[str, Any], scale: int, side: str) -> Iterator[dict[str, Any]]:
+    """Yield that tiny, trained for as many steps as it, is above FSRCNN of the published size and of no fewer MACs."""
+    tiny = peers.get(f"tiny-x{scale}")
+    for name in (f"fsrcnn-x{scale}", f"fsrcnn-wide-x{scale}"):
+        if tiny and name in peers:
+            apart = difference(tiny, "fp32", peers[name], "fp32", side)
+            cost = f"{peers[name]['macs_per_pixel']:,} MACs against {tiny['macs_per_pixel']:,}"
+            steps = f"{tiny['steps']:,} steps each"
+            yield claim(f"tiny-x{scale} is above {name} ({cost}, {steps})", side, apart, least=1e-9)
 
 
 def perceptual_claims(engines: dict[str, Any], scale: int, side: str) -> Iterator[dict[str, Any]]:
@@ -147,22 +106,13 @@ def claim(text: str, side: str, figures: dict[str, float], *, least: float) -> d
 
 
 def main(write: Callable[[str], Any] = print) -> int:
-    """Gather, measure what is asked, write the result and print every claim."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.generators", description=__doc__)
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=RUN", help="a retrained peer's run")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    arguments = parser.parse_args()
-    before = json.loads(RESULT.read_text()) if RESULT.is_file() else {"peers": {}}
-    peers = dict(before["peers"])
-    for asked in arguments.peer:
-        name, run = asked.split("=", 1)
-        peers[name] = measure_peer(name, Path(run), arguments.data)
+    """Gather, write the result and print every claim."""
+    peers = json.loads(RETRAINED.read_text())["networks"] if RETRAINED.is_file() else {}
     engines = read_engines()
     result: dict[str, Any] = {
         "question": "generators",
         "quick": False,
         "card": machine_card(),
-        "peers": peers,
         "claims": list(claims(engines, peers)),
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")

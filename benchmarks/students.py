@@ -11,8 +11,8 @@ from streamsr.engine import Engine, find_engine, read_engine
 from streamsr.errors import EngineNotFound
 from streamsr.models.student import SPECS, Student, StudentSpec
 from streamsr.runtimes.onnx_graph import quantised_student
-from streamsr.training.quantise import calibrate
-from streamsr.training.ship import arrays, write_engine
+from streamsr.training.quantise import arrays, calibrate
+from streamsr.training.ship import write_engine
 
 
 def student_engine(name: str, folder: Path) -> Engine:

@@ -90,6 +90,20 @@ def measure(
     typer.echo(str(engine))
 
 
+@train_app.command()
+def quantise(
+    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="Folder of a student's engine.")],
+    data: Annotated[Path, typer.Option(help="Folder of the data.")],
+    squeezenet: Annotated[Path | None, typer.Option(help="Trunk of the LPIPS-like distance.")] = None,
+    lpips_linear: Annotated[Path | None, typer.Option(help="Its linear layers.")] = None,
+) -> None:
+    """Make a student's INT8 form anew; its float weights stay. One that loses too much is refused."""
+    with needing_extra():
+        from streamsr.training.ship import add_int8
+    add_int8(engine, data, perceptual=perceptual_of(squeezenet, lpips_linear))
+    typer.echo(str(engine))
+
+
 def perceptual_of(squeezenet: Path | None, linear: Path | None) -> Any:
     """Return the files of the LPIPS-like distance, None where none are given.
 

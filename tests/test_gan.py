@@ -22,10 +22,11 @@ from streamsr.models.features import FeatureNetwork, ScopeFeatures
 from streamsr.models.srgan import SRGANGenerator
 from streamsr.quality.feature_files import save_scope_features
 from streamsr.quality.perceptual import LpipsLike
-from streamsr.training import networks
+from streamsr.training import gan, networks
 from streamsr.training.crops import Crops
 from streamsr.training.curves import read_log
 from streamsr.training.gan import HIGHLIGHT_MARGIN_PX, AdversarialTraining
+from streamsr.training.losses import charbonnier
 from streamsr.training.networks import save_weights
 from streamsr.training.run import BEST
 from streamsr.training.settings import GanSettings
@@ -138,11 +139,14 @@ def spotted() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("spare", [True, False])
-def test_features_and_adversary_send_no_gradient_to_spared_highlights(settings: GanSettings, spare: bool) -> None:
+def test_features_and_adversary_send_no_gradient_to_spared_highlights(
+    settings: GanSettings, monkeypatch: pytest.MonkeyPatch, spare: bool
+) -> None:
+    monkeypatch.setattr(gan, "HIGHLIGHT_WEIGHT", 0.0)
     truth, output = spotted()
     critics = replace(settings, spare_highlights=spare, pixel_weight=0.0, artefact_weight=0.0, consistency_weight=0.0)
     gradient, losses = one_step(AdversarialTraining(critics), output, truth)
-    assert losses.keys() == {"discriminator", "adversarial", "features"}
+    assert losses.keys() - {"highlights"} == {"discriminator", "adversarial", "features"}
     margin = 2 * HIGHLIGHT_MARGIN_PX
     white = gradient[..., 8 - margin : 12 + margin, 8 - margin : 12 + margin]
     assert bool(white.any()) is not spare
@@ -151,13 +155,42 @@ def test_features_and_adversary_send_no_gradient_to_spared_highlights(settings: 
     assert outside.all(), "everything else is taught, red spots too"
 
 
-def test_the_adversary_alone_sends_no_gradient_to_spared_highlights(settings: GanSettings) -> None:
+def test_the_adversary_alone_sends_no_gradient_to_spared_highlights(
+    settings: GanSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gan, "HIGHLIGHT_WEIGHT", 0.0)
     truth, output = spotted()
     alone = replace(settings, feature_weight=0.0, pixel_weight=0.0, artefact_weight=0.0, consistency_weight=0.0)
     gradient, losses = one_step(AdversarialTraining(alone), output, truth)
-    assert losses.keys() == {"discriminator", "adversarial"}
+    assert losses.keys() == {"discriminator", "adversarial", "highlights"}
     assert not gradient[..., 8:12, 8:12].any()
     assert gradient.any()
+
+
+def test_spared_highlights_are_held_at_full_strength(settings: GanSettings) -> None:
+    truth, output = spotted()
+    alone = replace(settings, feature_weight=0.0, adversarial_weight=0.0, pixel_weight=0.0)
+    alone = replace(alone, artefact_weight=0.0, consistency_weight=0.0)
+    gradient, losses = one_step(AdversarialTraining(alone), output, truth)
+    spot = torch.zeros(2, 1, 32, 32)
+    spot[..., 8 - 4 : 12 + 4, 8 - 4 : 12 + 4] = 1
+    torch.testing.assert_close(losses["highlights"], charbonnier(output, truth, mask=spot))
+    assert (gradient != 0).equal((spot > 0) & (output != truth)), "there and nowhere else"
+
+
+def test_what_is_trained_from_a_start_is_what_ships(settings: GanSettings, tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    save_weights(start, networks.build_network("srgan-x2"))
+    run = AdversarialTraining(replace(settings, start=str(start)))
+    run.prepare()
+    before = {name: values.clone() for name, values in run.networks["network"].named_buffers()}
+    run.set_rates()
+    run.take_step()
+    for name, values in run.networks["network"].named_buffers():
+        assert torch.equal(values, before[name]), f"{name} is a statistic of the start"
+    luma = torch.rand(1, 3, 20, 20)
+    shipped = copy.deepcopy(run.networks["network"]).eval()
+    assert torch.equal(run.networks["network"](luma), shipped(luma))
 
 
 def test_fidelity_losses_still_act_on_spared_highlights(settings: GanSettings) -> None:

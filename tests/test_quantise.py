@@ -16,8 +16,17 @@ from streamsr.config import GeneratorSettings
 from streamsr.engine import read_engine
 from streamsr.models.student import Student, StudentSpec
 from streamsr.runtimes import load_generator
-from streamsr.training.quantise import RoundedStudent, Scales, best_clip, calibrate, rectified, tune, weight_scales
-from streamsr.training.ship import arrays, write_engine
+from streamsr.training.quantise import (
+    RoundedStudent,
+    Scales,
+    arrays,
+    best_clip,
+    calibrate,
+    rectified,
+    tune,
+    weight_scales,
+)
+from streamsr.training.ship import write_engine
 
 SPEC = StudentSpec(16, 2, 2)
 
@@ -106,18 +115,19 @@ def test_calibration_covers_most_of_every_activation() -> None:
         assert float((values > clip).float().mean()) < 0.01
 
 
-def test_rounded_activations_match_the_quantised_graph_within_one_level(tmp_path: Path) -> None:
+@pytest.mark.parametrize("float_last", [False, True])
+def test_rounded_activations_match_the_quantised_graph_within_one_level(tmp_path: Path, float_last: bool) -> None:
     onnx_graph = pytest.importorskip("streamsr.runtimes.onnx_graph")
     student = make_student()
-    scales = calibrate(student, [luma()])
+    scales = calibrate(student, [luma()], float_last=float_last)
+    assert len(scales.weight_scales) == SPEC.depth + 2 - float_last
     int8 = onnx_graph.quantised_student(
         arrays(student), scale=2, activation_clips=scales.activation_clips, weight_scales=scales.weight_scales
     )
     write_engine(tmp_path / "mini-x2", student, int8)
     picture = luma(5)
-    made = load_generator(read_engine(tmp_path / "mini-x2"), GeneratorSettings(precision="int8")).generate(
-        picture[None, None]
-    )
+    settings = GeneratorSettings(precision="int8")
+    made = load_generator(read_engine(tmp_path / "mini-x2"), settings).generate(picture[None, None])
     with torch.inference_mode():
         rounded = RoundedStudent(student, scales)(torch.from_numpy(picture)[None, None].float() / 255)
         exact = student(torch.from_numpy(picture)[None, None].float() / 255)

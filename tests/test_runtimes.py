@@ -21,8 +21,8 @@ from streamsr.quality.fidelity import psnr_db
 from streamsr.runtimes import Generator, load_generator
 from streamsr.runtimes.openvino_cpu import COMPILED_SHAPES, OpenVINOGenerator, shuffle_phases
 from streamsr.runtimes.torch_cpu import TorchGenerator
-from streamsr.training.quantise import calibrate
-from streamsr.training.ship import arrays, write_engine
+from streamsr.training.quantise import arrays, calibrate
+from streamsr.training.ship import write_engine
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -27,7 +27,7 @@ from streamsr.models.student import BranchedStudent, StudentSpec
 from streamsr.quality.perceptual import LpipsLike
 from streamsr.runtimes import load_generator
 from streamsr.runtimes.base import Generator
-from streamsr.training import measure, networks
+from streamsr.training import measure, networks, quantise
 from streamsr.training import ship as ship_room
 from streamsr.training.card import card
 from streamsr.training.curves import append_line
@@ -35,9 +35,10 @@ from streamsr.training.data import load_pairs
 from streamsr.training.measure import Perceptual, in_colour, within_level
 from streamsr.training.networks import build_network, load_weights, plain, save_weights
 from streamsr.training.pretrain import Pretraining, enlarge
+from streamsr.training.record import portable, read_run, settings_text
 from streamsr.training.run import BEST
 from streamsr.training.settings import KINDS, PretrainSettings, read_settings
-from streamsr.training.ship import measure_again, portable, read_run, ship
+from streamsr.training.ship import measure_again, ship
 from tests.frames import make_data
 
 PERCEPTUAL = Perceptual(Path("squeezenet"), Path("linear"))
@@ -47,7 +48,7 @@ PERCEPTUAL = Perceptual(Path("squeezenet"), Path("linear"))
 def small_networks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small networks, a short tuning, a bar that untrained weights pass; undo the number of threads."""
     patch_networks(monkeypatch)
-    monkeypatch.setattr(ship_room, "TUNING_STEPS", 1)
+    monkeypatch.setattr(quantise, "TUNING_STEPS", 1)
     monkeypatch.setattr(ship_room, "INT8_LOSS_DB", 3.0)
     before = torch.get_num_threads()
     yield
@@ -224,7 +225,7 @@ def test_a_card_says_what_the_weights_are_what_made_them_and_that_they_are_for_r
         "**The weights are for research.**",
         "no medical claim",
         "60 steps of 4 crops of 16x16 input pixels",
-        "on CPU, 1 threads",
+        "on CPU, 1 thread,",
         "Charbonnier, the last 10 steps squared error",
         "clean bicubic reduction",
         "streamsr train pretrain train.toml",
@@ -319,7 +320,7 @@ def test_settings_beside_an_engine_are_those_of_the_run_and_can_be_read(data: Pa
     record = read_run(run)
     assert record.kind == kind
     assert record.settings == KINDS[kind](model="mini-x2", data=str(data), output=str(run), **named)
-    (tmp_path / "train.toml").write_text(ship_room.settings_text(record), encoding="utf-8")
+    (tmp_path / "train.toml").write_text(settings_text(record), encoding="utf-8")
     again = read_settings(tmp_path / "train.toml", KINDS[kind])
     for name, value in named.items():
         assert getattr(again, name) == (portable(value) if str(value).startswith("/") else value)
@@ -433,7 +434,9 @@ def test_the_bar_of_int8_is_a_twentieth_of_a_decibel_on_the_worst_set(
     side = {form: {"one": {"field_of_view": 40.0}, "two": {"field_of_view": 30.0}} for form in ("fp32", "int8")}
     side["int8"]["two"]["field_of_view"] = 30.0 - loss_db
     side["int8"]["one"]["field_of_view"] = 41.0
-    assert bool(ship_room.int8_losses(side)) is lossy
+    assert bool(ship_room.int8_losses({"val": side})) is lossy
+    fine = {form: {"one": {"field_of_view": 30.0}} for form in ("fp32", "int8")}
+    assert bool(ship_room.int8_losses({"val": fine, "val_degraded": side})) is lossy, "the worst side counts"
 
 
 def test_a_folder_that_is_no_finished_run_is_refused(data: Path, trained: Path, tmp_path: Path, engines: Path) -> None:
@@ -457,9 +460,58 @@ def test_a_folder_that_is_no_finished_run_is_refused(data: Path, trained: Path, 
     assert list(engines.iterdir()) == []
 
 
-def test_what_cannot_be_an_engine_is_refused(data: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_an_engine_is_refused(data: Path, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected a student or an SRGAN generator to ship, got Linear"):
-        ship_room.write_files(tmp_path, torch.nn.Linear(1, 1), data, kind="fidelity")
+        ship_room.write_files(tmp_path, torch.nn.Linear(1, 1), data, read_run(trained))
+
+
+def test_an_int8_form_made_anew_leaves_the_float_weights_alone(data: Path, trained: Path, engines: Path) -> None:
+    folder = ship(trained, engines, int8=False)
+    before = contents(folder)
+    assert "model.int8.onnx" not in before
+    ship_room.add_int8(folder, data)
+    after = contents(folder)
+    assert after["model.safetensors"] == before["model.safetensors"]
+    engine = read_engine(folder)
+    engine.verify()
+    assert engine.precisions.keys() == {"fp32", "int8"}
+    assert "int8" in json.loads(after["metrics.json"])["val"]
+    assert b"**INT8.** QDQ ONNX" in after["card.md"]
+    assert b"No INT8 form" not in after["card.md"]
+    assert after["train.toml"] == before["train.toml"]
+
+
+def test_an_int8_form_that_loses_too_much_is_not_added(
+    data: Path, trained: Path, engines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(ship(trained, engines, int8=False))
+    monkeypatch.setattr(ship_room, "INT8_LOSS_DB", -100.0)
+    with pytest.raises(EngineError, match=r"mini-x2: expected INT8 to lose at most -100.0 dB, got .*; not added"):
+        ship_room.add_int8(engines / "mini-x2", data)
+    assert contents(engines / "mini-x2") == before
+
+
+def test_robust_weights_are_judged_on_degraded_input(data: Path, tmp_path: Path, engines: Path) -> None:
+    run = make_run(tmp_path / "robust", data, degradation="robust")
+    folder = ship(run, engines, name="sturdy")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["val_degraded"].keys() == metrics["val"].keys()
+    for name, row in metrics["val_degraded"]["bicubic"].items():
+        assert row["field_of_view"] < metrics["val"]["bicubic"][name]["field_of_view"]
+    assert "| val_degraded |" in (folder / "card.md").read_text()
+
+
+def test_weights_that_start_from_an_engine_tell_its_story_and_keep_its_settings(
+    data: Path, trained: Path, tmp_path: Path, engines: Path
+) -> None:
+    first = ship(trained, engines)
+    later = make_run(tmp_path / "later", data, start=str(first / "model.safetensors"))
+    folder = ship(later, engines, name="later")
+    card_text = (folder / "card.md").read_text()
+    assert "The weights of an earlier mini-x2, of which its card said: 60 steps of 4 crops" in card_text
+    assert "`stage-1.toml`, `train.toml`" in card_text
+    assert (folder / "stage-1.toml").read_bytes() == (first / "train.toml").read_bytes()
+    assert 'start = "engines/mini-x2/model.safetensors"' in (folder / "train.toml").read_text()
 
 
 # Measures.

@@ -270,8 +270,8 @@ def test_a_missing_package_of_the_extra_is_4_and_says_what_to_install(
     arguments: tuple[str, str],
 ) -> None:
     settings_file(tmp_path, data, **({"model": "scope-features"} if arguments[0] == "features" else {}))
-    users = ("training.data", "training.pretrain", "training.features", "training.ship", "runtimes.onnx_graph")
-    for room in users:
+    users = ("data", "degrade", "pretrain", "features", "quantise", "ship")
+    for room in (*(f"training.{name}" for name in users), "runtimes.onnx_graph"):
         monkeypatch.delitem(sys.modules, f"streamsr.{room}", raising=False)
     for name in [name for name in sys.modules if name.split(".")[0] == missing]:
         monkeypatch.setitem(sys.modules, name, None)
@@ -289,7 +289,7 @@ def test_a_missing_package_of_the_extra_is_4_and_says_what_to_install(
 def test_ship_prints_the_engine_and_refuses_what_is_no_run(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamsr.training.ship.TUNING_STEPS", 1)
+    monkeypatch.setattr("streamsr.training.quantise.TUNING_STEPS", 1)
     monkeypatch.setattr("streamsr.training.ship.INT8_LOSS_DB", 3.0)
     engines = tmp_path / "engines"
     assert run("train", "pretrain", settings_file(tmp_path, data)) == 0

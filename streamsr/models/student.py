@@ -134,6 +134,19 @@ class BranchedConv(nn.Module):
         merged = self.direct.weight + chain + centre
         return merged.contiguous(memory_format=torch.channels_last), bias
 
+    @torch.no_grad()
+    def absorb(self, weight: Tensor, bias: Tensor) -> None:
+        """Become a sum of branches that equals one convolution: the 3x3 branch makes up for what the others hold.
+
+        Args:
+            weight: (outputs, inputs, 3, 3).
+            bias: (outputs,).
+        """
+        assert self.direct.bias is not None
+        held, _ = self.collapsed()
+        self.direct.weight += weight.to(held) - held
+        self.direct.bias.copy_(bias)
+
 
 class BranchedStudent(nn.Module):
     """A student in training form; see `Student` for what it computes.
@@ -169,6 +182,12 @@ class BranchedStudent(nn.Module):
                 layer.weight.copy_(weight)
                 layer.bias.copy_(bias)
         return student
+
+    def absorb(self, student: Student) -> None:
+        """Become the training form of a collapsed student of the same shape; see `BranchedConv.absorb`."""
+        for layer, (weight, bias) in zip(self.layers, student.weights(), strict=True):
+            assert isinstance(layer, BranchedConv)
+            layer.absorb(weight, bias)
 
 
 def run_layers(luma: Tensor, weights: list[tuple[Tensor, Tensor]], skip_taps: Tensor) -> Tensor:

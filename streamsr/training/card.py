@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from streamsr.training.record import RunRecord, ShippedRecord, is_robust
 from streamsr.training.settings import DistillSettings, GanSettings, PretrainSettings
-
-if TYPE_CHECKING:
-    from streamsr.training.ship import RunRecord
 
 DATA = """Train sides of five sets, each set drawn equally often, crops of the dark surround left out; no exam day,
 sequence or surgery is on two sides. CVC-ClinicDB (Bernal et al. 2015) and CVC-ColonDB (Bernal et al. 2012): research
@@ -25,6 +23,12 @@ ROBUST = (
     "They know blurred, noisy and compressed input; on clean input they are a little softer than the clean weights."
 )
 
+INT8 = (
+    "**INT8.** QDQ ONNX: unsigned 8-bit activations, signed 8-bit weights per channel, float biases, the last layer in "
+    "float32; scales from training frames, then a short tuning under rounding on training crops (degraded ones for "
+    "robust weights) by the logarithm of each crop's squared error."
+)
+
 ADVERSARIAL = """**Adversarial weights: they draw texture that looks right and was not measured.** Every fine detail may
 be invented; they are for looking, never for measuring or deciding, and no medical claim is made. The consistency
 projection bounds what they may add, though not on every sample: `within_level` in `metrics.json` is the share that is
@@ -34,8 +38,8 @@ given back within one grey level. They know clean bicubic reduction only."""
 def card(record: RunRecord, manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
     """Return the card in Markdown, its figures from the measured metrics."""
     adversarial = manifest["kind"] == "adversarial"
-    robust = getattr(record.settings, "degradation", "clean") == "robust"
-    limits = ADVERSARIAL if adversarial else FIDELITY.format(inputs=ROBUST if robust else CLEAN)
+    limits = ADVERSARIAL if adversarial else FIDELITY.format(inputs=ROBUST if is_robust(record) else CLEAN)
+    stages = ", ".join(f"`{name}`" for name in record.stages())
     parts = [
         f"# {manifest['name']}",
         f"{'An adversarial' if adversarial else 'A fidelity'} generator: {manifest['colour']} in, {manifest['colour']} "
@@ -43,13 +47,11 @@ def card(record: RunRecord, manifest: dict[str, Any], metrics: dict[str, Any]) -
         f"**Architecture.** {architecture(manifest)}",
         f"**Data.** {DATA}",
         f"**Losses and run.** {history(record)} `train.toml` beside this card is the "
-        f"{'last ' if record.follows else ''}run: `streamsr train {record.kind} train.toml`; `curves.png` shows it.",
+        f"{'last ' if record.follows else ''}run (in order: {stages}): `streamsr train {record.kind} train.toml`; "
+        "`curves.png` shows it.",
     ]
     if "int8" in metrics["val"]:
-        parts.append(
-            "**INT8.** QDQ ONNX: unsigned 8-bit activations, signed 8-bit weights per channel, float biases; scales "
-            "from training frames, then a short tuning under rounding on training crops."
-        )
+        parts.append(INT8)
     else:
         stored = "; convolutions are stored as float16" if manifest["architecture"] == "srgan" else ""
         parts.append(f"**Precision.** float32{stored}. No INT8 form: none was made, or it lost more than 0.05 dB.")
@@ -64,7 +66,8 @@ def quality(metrics: dict[str, Any]) -> list[str]:
         "by default: the best form for a CPU made consistent with its input. `metrics.json` has the whole frame too, "
         "and the share of input samples that are given back within one grey level."
     ]
-    parts += [table(metrics, split, "field_of_view", 2) for split in ("val", "test")]
+    sides = [side for side in ("val", "val_degraded", "test") if side in metrics]
+    parts += [table(metrics, side, "field_of_view", 2) for side in sides]
     if "lpips_like" in next(iter(metrics["test"]["bicubic"].values())):
         parts.append(
             "LPIPS-like distance, smaller is nearer (SqueezeNet 1.1 trunk with LPIPS v0.1's linear layers; the "
@@ -79,6 +82,13 @@ def with_quality(text: str, metrics: dict[str, Any]) -> str:
     before, _, rest = text.partition("**Quality.**")
     _, limits, after = rest.partition("**Limits.**")
     return before + "\n\n".join(quality(metrics)) + "\n\n" + limits + after
+
+
+def with_int8(text: str) -> str:
+    """Return a card that speaks of an INT8 form, in the place of what it said of precisions."""
+    named = "**INT8.**" if "**INT8.**" in text else "**Precision.**"
+    before, _, rest = text.partition(named)
+    return before + INT8 + "\n\n" + rest.partition("\n\n")[2]
 
 
 def architecture(manifest: dict[str, Any]) -> str:
@@ -98,15 +108,20 @@ def architecture(manifest: dict[str, Any]) -> str:
     )
 
 
-def history(record: RunRecord) -> str:
-    """Return how the weights came about, the run that they started from first."""
+def history(record: RunRecord | ShippedRecord) -> str:
+    """Return how the weights came about, what they started from first."""
+    if isinstance(record, ShippedRecord):
+        return f"The weights of an earlier {record.name}, of which its card said: {record.told}"
     before = f"{history(record.follows)} Then: " if record.follows else ""
     settings = record.settings
     crops = f"{record.step:,} steps of {settings.batch} crops of {settings.patch_px}x{settings.patch_px} input pixels"
     if record.step < settings.steps:
         crops += f" (of {settings.steps:,} planned; the best by validation is kept)"
+    device = record.device.replace("CPU, 1 threads", "CPU, 1 thread")
+    exact = getattr(settings, "finetune_steps", 0) >= settings.steps
+    arithmetic = "float32" if exact else "bfloat16"
     where = (
-        f"{record.seconds / 60:.1f} minutes for the whole run on {record.device}, bfloat16, Adam at "
+        f"{record.seconds / 60:.1f} minutes for the whole run on {device}, {arithmetic}, Adam at "
         f"{settings.learning_rate:g} down a cosine, moving average of the weights."
     )
     return f"{before}{crops}: {losses(record)}; {where}"
@@ -124,10 +139,15 @@ def losses(record: RunRecord) -> str:
             f"{settings.artefact_weight:g} x artefact map (Liang et al. 2022)" if settings.artefact_weight else "",
             f"{settings.consistency_weight:g} x consistency with the input" if settings.consistency_weight else "",
         ]
-        spared = ", highlights kept out of feature and adversarial losses" if settings.spare_highlights else ""
+        spared = ", highlights kept out of feature and adversarial losses and held by Charbonnier's"
+        spared = spared if settings.spare_highlights else ""
         return " + ".join(term for term in terms if term) + spared
     assert isinstance(settings, PretrainSettings)
-    terms = [f"Charbonnier, the last {settings.finetune_steps:,} steps squared error in float32"]
+    terms = ["Charbonnier"] if settings.finetune_steps < settings.steps else []
+    if settings.finetune_steps:
+        last = f"the last {settings.finetune_steps:,} steps " if terms else ""
+        form = "squared error" if settings.finetune_loss == "squared" else "logarithm of each crop's squared error"
+        terms.append(f"{last}{form} in float32")
     if isinstance(settings, DistillSettings):
         terms.append(f"{settings.teacher_weight:g} x distance from {settings.teacher}")
     if settings.degradation == "robust":

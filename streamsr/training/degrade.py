@@ -12,7 +12,7 @@ run one batch before the capture, as every capture asks, so that they exist. Aut
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ from streamsr.training.jpeg import eight_bit, enlarged_chroma, jpeg, rgb_to_ycc,
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from streamsr.training.data import Pair
 
 BLUR_RADIUS_PX = 6
 """Half the Gaussian kernel: three times the widest sigma of 2 px."""
@@ -239,6 +241,19 @@ def robust(hr: Tensor, scale: int, settings: RobustSettings = ROBUST) -> Tensor:
     radiance = optics(hr, settings)
     lr = clip_highlights(sometimes(settings.area, area_down(radiance, scale), bicubic_down(radiance, scale)))
     return sometimes(settings.clean, clean(hr, scale), eight_bit(recorded(lr, settings)))
+
+
+def degraded(pairs: list[Pair], scale: int) -> list[Pair]:
+    """Return pairs whose reduced pictures are those of `robust`, a frame's place in the list being its seed."""
+    made = []
+    with torch.random.fork_rng(devices=[]):
+        for seed, pair in enumerate(pairs):
+            torch.manual_seed(seed)
+            hr = torch.from_numpy(pair.hr).float() / 255
+            lr = robust(hr[None, None] if hr.ndim == 2 else hr.permute(2, 0, 1)[None], scale)[0] * 255
+            shown = lr.round().to(torch.uint8)
+            made.append(replace(pair, lr=(shown[0] if hr.ndim == 2 else shown.permute(1, 2, 0)).contiguous().numpy()))
+    return made
 
 
 def optics(hr: Tensor, settings: RobustSettings) -> Tensor:

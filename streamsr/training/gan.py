@@ -21,6 +21,7 @@ from streamsr.training.data import mean_by_set
 from streamsr.training.losses import (
     artefact_loss,
     blend_saturated,
+    charbonnier,
     consistency_loss,
     discriminator_loss,
     feature_loss,
@@ -31,6 +32,9 @@ from streamsr.training.settings import GanSettings
 
 HIGHLIGHT_MARGIN_PX = 2
 """Input pixels round a saturated one that are spared with it: the reach of the reduction's filter."""
+
+HIGHLIGHT_WEIGHT = 1.0
+"""Weight of the Charbonnier loss inside spared spots, the fidelity stage's: nothing else holds them there."""
 
 
 class AdversarialTraining(GeneratorRun[GanSettings]):
@@ -87,10 +91,11 @@ class AdversarialTraining(GeneratorRun[GanSettings]):
         crops = self.sampler.draw()
         with self.mixed():
             output = self.forward(crops.lr).float()
-        shown = output
+        shown, held = output, {}
         if settings.spare_highlights:
             spared = saturation_mask(crops.hr, scale=self.scale, grow_px=HIGHLIGHT_MARGIN_PX, every_channel=True)
             shown = blend_saturated(output, crops.hr, spared)
+            held["highlights"] = charbonnier(output, crops.hr, mask=spared)
         with self.mixed():
             real, fake = discriminator(crops.hr), discriminator(shown.detach())
         doubt = discriminator_loss(real.float(), fake.float())
@@ -98,13 +103,18 @@ class AdversarialTraining(GeneratorRun[GanSettings]):
         discriminator.requires_grad_(False)
         with self.mixed():
             fake = discriminator(shown)
-        losses = {"adversarial": generator_adversarial_loss(fake.float()), **self.picture_losses(output, shown, crops)}
+        losses = {
+            "adversarial": generator_adversarial_loss(fake.float()),
+            **self.picture_losses(output, shown, crops),
+            **held,
+        }
         weights = {
             "adversarial": settings.adversarial_weight,
             "features": settings.feature_weight,
             "pixels": settings.pixel_weight,
             "artefacts": settings.artefact_weight,
             "consistency": settings.consistency_weight,
+            "highlights": HIGHLIGHT_WEIGHT,
         }
         self.descend(sum((weights[name] * loss for name, loss in losses.items()), output.new_zeros(())), "network")
         discriminator.requires_grad_(True)

@@ -19,6 +19,9 @@ LUMA_WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 
 MASK_EPSILON = 1e-6
 
+SMALLEST_ERROR = 1e-6
+"""Squared error below which a crop cannot be bettered: a rounding error of half a grey level is 3e-7."""
+
 FeatureFunction = Callable[[Tensor], Sequence[Tensor]]
 """What a feature network is to a loss: RGB in, features out, shallow to deep."""
 
@@ -31,6 +34,15 @@ def charbonnier(output: Tensor, truth: Tensor, eps: float = 1e-3, *, mask: Tenso
 def mean_squared(output: Tensor, truth: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Return the mean of e^2; pictures of one shape in [0, 1]."""
     return _mean((output.float() - truth.float()).square(), mask)
+
+
+def log_squared(output: Tensor, truth: Tensor) -> Tensor:
+    """Return the mean logarithm of each crop's squared error, (N, C, H, W) pictures in [0, 1]: its PSNR but for a sign.
+
+    Smooth pictures, whose errors are small and in which rounding shows first, count as much as detailed ones.
+    """
+    errors = (output.float() - truth.float()).square().mean(dim=(1, 2, 3))
+    return (errors + SMALLEST_ERROR).log().mean()
 
 
 def fft_l1(output: Tensor, truth: Tensor) -> Tensor:

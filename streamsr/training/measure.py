@@ -19,6 +19,7 @@ from streamsr.quality.fidelity import psnr_db
 from streamsr.quality.perceptual import LpipsLike
 from streamsr.runtimes import load_generator
 from streamsr.training.data import Pair, Samples, bicubic_up, field_masks, load_pairs, luma_of
+from streamsr.training.degrade import degraded
 
 Enlarge = Callable[[Samples], Samples]
 """(h, w) luma or (h, w, 3) RGB, uint8, to the same at the scale."""
@@ -81,6 +82,28 @@ def measure_engine(
         for form, picture in pictures.items():
             judged = distance if form in PERCEPTUAL_FORMS and pair.file in looked_at else None
             figures = figures_of(pair, lr, picture, mask, engine.scale, judged)
+            rows.setdefault(form, {}).setdefault(pair.dataset, []).append(figures)
+    return {form: {name: mean_of(these) for name, these in by_set.items()} for form, by_set in rows.items()}
+
+
+def measure_degraded(folder: Path, data: Path, *, most_per_set: int) -> dict[str, Any]:
+    """Measure every precision of a written luma engine on the validation side, degraded as robust weights know it.
+
+    Returns:
+        Form -> data set -> ``field_of_view`` (mean luma PSNR in dB against the undegraded truth) and ``frames``; see
+        `measure_engine` for the forms.
+    """
+    engine = read_engine(folder)
+    pairs = degraded(load_pairs(data, "val", engine.scale, most_per_set=most_per_set), engine.scale)
+    forms: dict[str, Enlarge] = {"bicubic": lambda lr: bicubic_up(lr, engine.scale)}
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    forms |= {name: enlarger_of(engine, name) for name in precisions if name in engine.precisions}
+    rows: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for pair, mask in zip(pairs, field_masks(pairs), strict=True):
+        pictures = {form: enlarge(pair.lr) for form, enlarge in forms.items()}
+        pictures["projected"] = projected(pair.lr, list(pictures.values())[-1], engine.scale)
+        for form, picture in pictures.items():
+            figures = {"field_of_view": psnr_db(picture, pair.hr, mask=mask)}
             rows.setdefault(form, {}).setdefault(pair.dataset, []).append(figures)
     return {form: {name: mean_of(these) for name, these in by_set.items()} for form, by_set in rows.items()}
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from streamsr.errors import UsageError
 from streamsr.models.srgan import SRGANGenerator
-from streamsr.models.student import SPECS, BranchedStudent
+from streamsr.models.student import SPECS, BranchedStudent, Student
 from streamsr.training.checkpoint import written_aside
 from streamsr.training.data import ColourSpace
 
@@ -67,13 +67,21 @@ def save_weights(path: Path, network: nn.Module) -> None:
 
 
 def load_weights(path: str, network: nn.Module) -> None:
-    """Fill a network from `save_weights`' file.
+    """Fill a network from `save_weights`' file, or from the ``model.safetensors`` of an engine.
+
+    An engine holds a student collapsed; its training form is made of it, with freshly drawn branches.
 
     Raises:
         UsageError: the file is unreadable or of another network.
     """
     try:
-        found = network.load_state_dict(load_file(path), strict=False)
+        tensors = load_file(path)
+        if isinstance(network, BranchedStudent) and "layers.0.weight" in tensors:
+            collapsed = Student(network.spec)
+            collapsed.load_state_dict(tensors)
+            network.absorb(collapsed)
+            return
+        found = network.load_state_dict(tensors, strict=False)
     except (OSError, SafetensorError, RuntimeError) as cause:
         line = " ".join(str(cause).split())[:160]
         raise UsageError(f"{path or 'no file'}: expected weights of the network, got {line}; mend the path") from cause

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from streamsr.errors import UsageError
 from streamsr.training.crops import Crops, CropSampler, Degradation, FrameBank
 from streamsr.training.data import Pair, Samples, bicubic_up, field_masks, load_pairs, mean_by_set
-from streamsr.training.losses import charbonnier, fft_l1, luma_of_rgb, mean_squared
+from streamsr.training.degrade import degraded, h264_frames, robust
+from streamsr.training.losses import charbonnier, fft_l1, log_squared, luma_of_rgb, mean_squared
 from streamsr.training.networks import build_network, colour_of, load_weights, plain, scale_of
 from streamsr.training.run import Run, Settings
 from streamsr.training.settings import DistillSettings, PretrainSettings
@@ -43,13 +45,18 @@ class GeneratorRun(Run[Settings]):
         self.forward: Any = torch.compile(made) if settings.compiled else made
 
     def start_from(self, path: str) -> None:
-        """Take another run's weights, if a path is given.
+        """Take another run's weights, or an engine's, if a path is given; batch statistics stay as they are there.
+
+        With the statistics of each batch, a place unlike all others (white at the frame's border) is normalised in
+        training and is not in the network that ships: srgan-x2 grew from 10 to 9,800 through its blocks there, and drew
+        dark dots. With those of the start, what is trained is what ships.
 
         Raises:
             UsageError: the file is unreadable or of another network.
         """
         if path:
             load_weights(path, self.networks["network"])
+            hold_statistics(self.networks["network"])
             self.networks["average"].load_state_dict(copy.deepcopy(self.networks["network"].state_dict()))
 
     def prepare(self) -> None:
@@ -57,15 +64,19 @@ class GeneratorRun(Run[Settings]):
         settings, data = self.settings, Path(self.settings.data)
         pairs = load_pairs(data, "train", self.scale, colour=self.colour)
         self.sampler = self.make_sampler(pairs)
-        self.validation = load_pairs(
-            data, "val", self.scale, colour=self.colour, most_per_set=settings.validation_frames
-        )
+        judged = load_pairs(data, "val", self.scale, colour=self.colour, most_per_set=settings.validation_frames)
+        self.validation = degraded(judged, self.scale) if self.degrades else judged
         self.masks = field_masks(self.validation)
         reference = [
             psnr_on_device(bicubic_up(pair.lr, self.scale), pair, mask, self.device)
             for pair, mask in zip(self.validation, self.masks, strict=True)
         ]
         self.note({"bicubic": mean_by_set(self.validation, reference)})
+
+    @property
+    def degrades(self) -> bool:
+        """Whether the weights are to know degraded input, and are judged on it."""
+        return False
 
     def make_sampler(self, pairs: list[Pair]) -> CropSampler:
         """Return the source of crops."""
@@ -88,6 +99,7 @@ class Pretraining(GeneratorRun[PretrainSettings]):
 
     def __init__(self, settings: PretrainSettings, network: nn.Module | None = None) -> None:
         super().__init__(settings, network)
+        self.exact_loss = log_squared if settings.finetune_loss == "psnr" else mean_squared
         self.start_from(settings.start)
         self.resume()
 
@@ -96,12 +108,15 @@ class Pretraining(GeneratorRun[PretrainSettings]):
         """Name the loss of the next step."""
         return "squared" if self.step >= self.settings.steps - self.settings.finetune_steps else "charbonnier"
 
+    @property
+    def degrades(self) -> bool:
+        """Whether the weights are to know degraded input, and are judged on it."""
+        return self.settings.degradation == "robust"
+
     def make_sampler(self, pairs: list[Pair]) -> CropSampler:
         """Return crops, degraded as the settings say."""
-        if self.settings.degradation == "clean":
+        if not self.degrades:
             return super().make_sampler(pairs)
-        from streamsr.training.degrade import robust
-
         degrade: Degradation = robust
         pairs, coded = through_codec(pairs, self.settings.coded_share, self.settings.seed)
         bank = FrameBank(pairs, scale=self.scale, device=self.device)
@@ -124,7 +139,7 @@ class Pretraining(GeneratorRun[PretrainSettings]):
     def loss_of(self, output: Tensor, crops: Crops, *, exact: bool) -> Tensor:
         """Return the loss of a batch."""
         if exact:
-            return mean_squared(output, crops.hr)
+            return self.exact_loss(output, crops.hr)
         loss = charbonnier(output, crops.hr)
         return loss + self.settings.fft_weight * fft_l1(output, crops.hr) if self.settings.fft_weight else loss
 
@@ -160,12 +175,15 @@ class Distilling(Pretraining):
         return loss + self.settings.teacher_weight * apart
 
 
+def hold_statistics(network: nn.Module) -> None:
+    """Keep every batch normalisation at its running mean and variance; its gain and shift still learn."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
 def through_codec(pairs: list[Pair], share: float, seed: int) -> tuple[list[Pair], set[str]]:
     """Send the reduced pictures of a share of the frames through H.264; return all pairs and the names of those."""
-    from dataclasses import replace
-
-    from streamsr.training.degrade import h264_frames
-
     random = np.random.default_rng(seed)
     chosen = {pair.file for pair in pairs if random.random() < share}
     by_shape: dict[tuple[int, ...], list[Pair]] = {}

@@ -89,6 +89,7 @@ class PretrainSettings(RunSettings):
 
     Attributes:
         finetune_steps: how many of the steps, the last, run in float32 under squared error.
+        finetune_loss: ``squared``, or ``psnr`` (its logarithm, so that smooth pictures count as much as detailed ones).
         fft_weight: weight of the L1 distance of spectra beside the Charbonnier loss.
         degradation: ``clean`` (bicubic) or ``robust`` (the endoscope's own, see `streamsr.training.degrade`).
         coded_share: share of the frames whose reduced picture went through H.264 (``robust``).
@@ -96,6 +97,7 @@ class PretrainSettings(RunSettings):
     """
 
     finetune_steps: int = 3_000
+    finetune_loss: str = "squared"
     fft_weight: float = 0.0
     degradation: str = "clean"
     coded_share: float = 0.0
@@ -106,6 +108,8 @@ class PretrainSettings(RunSettings):
         super().__post_init__()
         if self.degradation not in ("clean", "robust"):
             raise UsageError(f"expected a degradation of clean or robust, got {self.degradation!r}; mend the settings")
+        if self.finetune_loss not in ("squared", "psnr"):
+            raise UsageError(f"expected finetune_loss squared or psnr, got {self.finetune_loss!r}; mend the settings")
         self.bound(0, "finetune_steps", "fft_weight")
         self.bound(0, "coded_share", high=1)
         if self.degradation == "robust" and (self.patch_px % 2 or self.patch_px < 4):

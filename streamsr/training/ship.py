@@ -7,12 +7,10 @@ import json
 import logging
 import shutil
 import tempfile
-from dataclasses import dataclass, fields
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import nn
@@ -20,88 +18,24 @@ from torch import nn
 from streamsr.engine import MANIFEST, read_engine
 from streamsr.errors import EngineError, OutputError, UsageError
 from streamsr.models.srgan import SRGANGenerator
-from streamsr.models.student import Student
-from streamsr.runtimes.onnx_graph import quantised_student
-from streamsr.training.card import card, with_quality
-from streamsr.training.crops import CropSampler, FrameBank
-from streamsr.training.curves import read_log
-from streamsr.training.data import load_pairs
-from streamsr.training.measure import Perceptual, measure_engine
+from streamsr.models.student import Student, StudentSpec
+from streamsr.training.card import card, with_int8, with_quality
+from streamsr.training.measure import Perceptual, measure_degraded, measure_engine
 from streamsr.training.networks import build_network, load_weights, plain
-from streamsr.training.quantise import INT8_LOSS_DB, RoundedStudent, calibrate, tune
+from streamsr.training.quantise import INT8_LOSS_DB, arrays, int8_form
+from streamsr.training.record import RunRecord, is_robust, read_run
 from streamsr.training.run import BEST
-from streamsr.training.settings import KINDS, RunSettings
 
 log = logging.getLogger(__name__)
-
-TUNING_STEPS = 400
-"""Optimiser steps under rounding, of 8 crops: after 200 fast-x2 lost up to 0.064 dB on validation frames."""
-
-CALIBRATION_FRAMES = 8
-"""Training frames of each set from which INT8 scales are chosen."""
 
 JUDGED_FRAMES = 20
 """Validation frames of each set on which forms are compared; the test side is measured whole."""
 
+ROBUST_LINE = 'degradation = "robust"'
+"""What the settings beside robust weights say."""
+
 SRGAN_HALO_PX = 10
 """Context that leaves less than a grey level of seam (facts of trained networks of this depth); its radius is 40."""
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """What a run's folder tells of it.
-
-    Attributes:
-        kind: ``pretrain``, ``gan``, ``distill`` or ``features``.
-        settings: of the run.
-        device: name of what it ran on.
-        step: at which its best weights were validated.
-        seconds: that it ran, loading and validation included.
-        folder: where its weights, log and curves are.
-        follows: the run whose weights it started from, if its folder lies beside.
-    """
-
-    kind: str
-    settings: RunSettings
-    device: str
-    step: int
-    seconds: float
-    folder: Path
-    follows: RunRecord | None = None
-
-
-def read_run(folder: Path) -> RunRecord:
-    """Read a run's log.
-
-    Raises:
-        UsageError: there is none, or it is of another version.
-    """
-    try:
-        lines = read_log(folder)
-        starts = [line for line in lines if "settings" in line]
-        values, devices = starts[-1]["settings"], dict.fromkeys(line["device"] for line in starts)
-        best = max((line for line in lines if "score" in line), key=lambda line: float(line["score"]))
-    except (OSError, LookupError, ValueError) as cause:
-        raise UsageError(
-            f"{folder}: expected the folder of a run with a validation in its log.jsonl, got none; name another"
-        ) from cause
-    for kind, form in sorted(KINDS.items(), key=lambda item: len(fields(item[1]))):
-        if set(values) <= {field.name for field in fields(form)}:
-            settings = form(**values)
-            before = _run_before(folder, getattr(settings, "start", ""))
-            seconds = max(float(line.get("seconds", 0.0)) for line in lines)
-            return RunRecord(kind, settings, " and ".join(devices), best["step"], seconds, folder, before)
-    raise UsageError(f"{folder}: expected settings of this version, got others; train it anew")
-
-
-def _run_before(folder: Path, start: str) -> RunRecord | None:
-    """Return the run whose weights another started from, where its folder is, or lies beside under its old name."""
-    if not start:
-        return None
-    for before in (Path(start).parent, folder.parent / Path(start).parent.name):
-        if before != folder and (before / "log.jsonl").is_file():
-            return read_run(before)
-    return None
 
 
 def ship(
@@ -140,27 +74,69 @@ def ship(
     load_weights(str(run / BEST), network)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=engines) as made_in:
         folder = Path(made_in) / name
-        write_files(folder, plain(network), data, kind="adversarial" if record.kind == "gan" else "fidelity", int8=int8)
+        write_files(folder, plain(network), data, record, int8=int8)
         judge = perceptual if record.kind == "gan" else None
-        side = measure_engine(folder, data, split="val", perceptual=judge, most_per_set=JUDGED_FRAMES)
-        if lossy := int8_losses(side):
+        sides = judged(folder, data, judge, robust=is_robust(record))
+        if lossy := int8_losses(sides):
             refuse_lossy(engines / name, lossy)
             leave_out_int8(folder)
-            side = measure_engine(folder, data, split="val", perceptual=judge, most_per_set=JUDGED_FRAMES)
-        metrics = {"val": side, "test": measure_engine(folder, data, split="test", perceptual=perceptual)}
-        refuse_worse(engines / name, metrics["val"], data, perceptual)
+            sides = judged(folder, data, judge, robust=is_robust(record))
+        refuse_worse(engines / name, sides, data, perceptual)
+        metrics = {**sides, "test": measure_engine(folder, data, split="test", perceptual=perceptual)}
         replace(folder / "metrics.json", json.dumps(metrics, indent=1).encode() + b"\n")
         replace(folder / "card.md", card(record, read_manifest(folder), metrics).encode())
-        replace(folder / "train.toml", settings_text(record).encode())
+        for file, text in record.stages().items():
+            replace(folder / file, text.encode())
         if (run / "curves.png").is_file():
             shutil.copy(run / "curves.png", folder / "curves.png")
-        (engines / name).mkdir(exist_ok=True)
-        stale = {path.name for path in (engines / name).glob("model.*")} - {path.name for path in folder.iterdir()}
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST):
-            path.replace(engines / name / path.name)
-        for left in stale:  # forms that the new weights do not have
-            (engines / name / left).unlink()
+        put_in_place(folder, engines / name)
     return engines / name
+
+
+def judged(folder: Path, data: Path, perceptual: Perceptual | None, *, robust: bool) -> dict[str, Any]:
+    """Return the figures that decide on an engine: ``val``, and ``val_degraded`` of robust weights."""
+    side = measure_engine(folder, data, split="val", perceptual=perceptual, most_per_set=JUDGED_FRAMES)
+    rough = {"val_degraded": measure_degraded(folder, data, most_per_set=JUDGED_FRAMES)} if robust else {}
+    return {"val": side, **rough}
+
+
+def put_in_place(folder: Path, there: Path) -> None:
+    """Move the files of a new engine over the one that is there, its manifest last; forms that it lacks go."""
+    there.mkdir(exist_ok=True)
+    shipped = {path for form in ("model.*", "stage-*.toml") for path in there.glob(form)}
+    stale = {path.name for path in shipped} - {path.name for path in folder.iterdir()}
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST):
+        path.replace(there / path.name)
+    for left in stale:
+        (there / left).unlink()
+
+
+def add_int8(there: Path, data: Path, *, perceptual: Perceptual | None = None) -> None:
+    """Make the INT8 form of a student that is in place anew, beside its float weights, which stay as they are.
+
+    Raises:
+        UsageError: the engine is no student.
+        EngineError: it is damaged, has no card, or INT8 would lose more than `INT8_LOSS_DB` on a set; it is left alone.
+    """
+    engine = read_engine(there)
+    if engine.architecture != "student" or not (there / "card.md").is_file():
+        raise UsageError(f"{there}: expected a student with its card.md, got {engine.architecture}; name another")
+    student = Student(StudentSpec(engine.channels, engine.depth, engine.scale))
+    load_weights(str(there / "model.safetensors"), student)
+    robust = ROBUST_LINE in (there / "train.toml").read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=there.parent) as made_in:
+        folder = Path(made_in) / there.name
+        write_engine(folder, student, int8_form(student, data, degrades=robust), kind=engine.kind)
+        sides = judged(folder, data, None, robust=robust)
+        if lossy := int8_losses(sides):
+            raise EngineError(f"{there.name}: expected INT8 to lose at most {INT8_LOSS_DB} dB, got {lossy}; not added")
+        metrics = {**sides, "test": measure_engine(folder, data, split="test", perceptual=perceptual)}
+        replace(folder / "metrics.json", json.dumps(metrics, indent=1).encode() + b"\n")
+        text = with_int8((there / "card.md").read_text(encoding="utf-8"))
+        replace(folder / "card.md", with_quality(text, metrics).encode())
+        for kept in there.glob("stage-*.toml"):
+            shutil.copy(kept, folder / kept.name)
+        put_in_place(folder, there)
 
 
 def measure_again(folder: Path, data: Path, *, perceptual: Perceptual | None = None) -> dict[str, Any]:
@@ -172,8 +148,10 @@ def measure_again(folder: Path, data: Path, *, perceptual: Perceptual | None = N
     judge = perceptual if read_engine(folder).kind == "adversarial" else None
     if not (folder / "card.md").is_file():
         raise EngineError(f"{folder}: expected an engine with its card.md, got none; ship it anew")
+    settings = folder / "train.toml"
+    robust = settings.is_file() and ROBUST_LINE in settings.read_text(encoding="utf-8")
     metrics = {
-        "val": measure_engine(folder, data, split="val", perceptual=judge, most_per_set=JUDGED_FRAMES),
+        **judged(folder, data, judge, robust=robust),
         "test": measure_engine(folder, data, split="test", perceptual=perceptual),
     }
     replace(folder / "metrics.json", json.dumps(metrics, indent=1).encode() + b"\n")
@@ -182,10 +160,11 @@ def measure_again(folder: Path, data: Path, *, perceptual: Perceptual | None = N
     return metrics
 
 
-def write_files(folder: Path, network: nn.Module, data: Path, *, kind: str, int8: bool = True) -> None:
+def write_files(folder: Path, network: nn.Module, data: Path, record: RunRecord, *, int8: bool = True) -> None:
     """Write weights and manifest of a network, its INT8 form too where it is a student and one is wanted."""
+    kind = "adversarial" if record.kind == "gan" else "fidelity"
     if isinstance(network, Student):
-        content = quantise(network, data, tuning_steps=TUNING_STEPS)[0] if int8 else b""
+        content = int8_form(network, data, degrades=is_robust(record)) if int8 else b""
         write_engine(folder, network, content, kind=kind)
         if not int8:
             leave_out_int8(folder)
@@ -195,12 +174,16 @@ def write_files(folder: Path, network: nn.Module, data: Path, *, kind: str, int8
         raise UsageError(f"expected a student or an SRGAN generator to ship, got {type(network).__name__}")
 
 
-def int8_losses(side: dict[str, Any]) -> dict[str, float]:
-    """Return what an INT8 form loses in dB on every set, if that is more than `INT8_LOSS_DB` on one of them."""
-    if "int8" not in side:
-        return {}
-    losses = {name: row["field_of_view"] - side["int8"][name]["field_of_view"] for name, row in side["fp32"].items()}
-    return {name: round(loss, 4) for name, loss in losses.items()} if max(losses.values()) > INT8_LOSS_DB else {}
+def int8_losses(sides: dict[str, Any]) -> dict[str, float]:
+    """Return what an INT8 form loses in dB on every set, if that is more than `INT8_LOSS_DB` on one of a side."""
+    losses = {
+        f"{side}/{name}": row["field_of_view"] - figures["int8"][name]["field_of_view"]
+        for side, figures in sides.items()
+        if "int8" in figures
+        for name, row in figures["fp32"].items()
+    }
+    too_much = max(losses.values(), default=0.0) > INT8_LOSS_DB
+    return {name: round(loss, 4) for name, loss in losses.items()} if too_much else {}
 
 
 def refuse_lossy(there: Path, losses: dict[str, float]) -> None:
@@ -225,64 +208,28 @@ def leave_out_int8(folder: Path) -> None:
     replace(folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
 
 
-def refuse_worse(there: Path, side: dict[str, Any], data: Path, perceptual: Perceptual | None) -> None:
+def refuse_worse(there: Path, sides: dict[str, Any], data: Path, perceptual: Perceptual | None) -> None:
     """Refuse what is worse, on the validation side, than the engine that is there; both are measured on the same files.
 
-    Fidelity weights are compared by the mean luma PSNR of the sets, adversarial ones by the LPIPS-like distance.
+    Fidelity weights are compared by the mean luma PSNR of the sets, robust ones on degraded input, adversarial ones by
+    the LPIPS-like distance.
 
     Raises:
         EngineError: the engine that is there is better.
     """
     if not (there / MANIFEST).is_file():
         return
-    adversarial = read_engine(there).kind == "adversarial"
+    adversarial, robust = read_engine(there).kind == "adversarial", "val_degraded" in sides
     key, sign = ("lpips_like", -1.0) if adversarial else ("field_of_view", 1.0)
     if adversarial and perceptual is None:
         raise UsageError("expected --squeezenet and --lpips-linear, which judge adversarial weights, got none")
-    old_side = measure_engine(
-        there, data, split="val", perceptual=perceptual if adversarial else None, most_per_set=JUDGED_FRAMES
-    )
-    form = "projected" if adversarial else "fp32"
-    old, new = (float(np.mean([row[key] for row in each[form].values()])) for each in (old_side, side))
+    old_sides = judged(there, data, perceptual if adversarial else None, robust=robust)
+    side, form = "val_degraded" if robust else "val", "projected" if adversarial else "fp32"
+    old, new = (float(np.mean([row[key] for row in each[side][form].values()])) for each in (old_sides, sides))
     if not sign * new >= sign * old:  # NaN is worse too
         raise EngineError(
             f"{there.name}: expected weights no worse than those there, {old:.4f}, got {new:.4f}; not replaced"
         )
-
-
-def quantise(student: Student, data: Path, *, tuning_steps: int) -> tuple[bytes, Student]:
-    """Return a student's INT8 form, scaled and tuned on training frames, and the tuned float weights behind it.
-
-    Args:
-        student: the float network.
-        data: folder with MANIFEST.tsv.
-        tuning_steps: optimiser steps under rounding; 0 for none.
-    """
-    scale = student.spec.scale
-    pairs = load_pairs(data, "train", scale, most_per_set=200)
-    shown = [pair.lr for pair in load_pairs(data, "train", scale, most_per_set=CALIBRATION_FRAMES)]
-    rounded = RoundedStudent(student, calibrate(student, shown))
-    torch.manual_seed(7)
-    bank = FrameBank(pairs, scale=scale, device=torch.device("cpu"))
-    sampler = CropSampler(bank, patch_px=min(48, bank.smallest_px), batch=8)
-    tune(rounded, iter(sampler), steps=tuning_steps)
-    scales = rounded.scales()
-    content = quantised_student(
-        arrays(rounded.student),
-        scale=scale,
-        activation_clips=scales.activation_clips,
-        weight_scales=scales.weight_scales,
-    )
-    return content, rounded.student
-
-
-def arrays(network: nn.Module) -> dict[str, NDArray[np.float32]]:
-    """Return a network's weights by name, as they are stored."""
-    return {
-        name: tensor.detach().cpu().numpy().astype(np.float32)
-        for name, tensor in network.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
 
 
 def write_engine(folder: Path, student: Student, int8: bytes, *, kind: str = "fidelity") -> None:
@@ -351,23 +298,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the fields of a manifest that was just written."""
     manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     return manifest
-
-
-def settings_text(record: RunRecord) -> str:
-    """Return the settings of a run as TOML, with the paths of this machine taken out."""
-    values = {field.name: getattr(record.settings, field.name) for field in fields(record.settings)}
-    values |= {"data": "DATA", "output": f"runs/{record.settings.model}"}
-    for name in ("start", "teacher_weights", "features", "squeezenet", "lpips_linear"):
-        if path := values.get(name):
-            values[name] = portable(path)
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
-    return f"# streamsr train {record.kind} train.toml\n" + "\n".join(lines) + "\n"
-
-
-def portable(path: str) -> str:
-    """Return a path without the folders of this machine: a run's own file keeps the name of its run."""
-    *_, folder, name = ("", *PureWindowsPath(path).parts)  # which splits at both kinds of slash
-    return f"runs/{folder}/{name}" if name in (BEST, "features.safetensors") else f"weights/{name}"
 
 
 def replace(path: Path, content: bytes) -> None:

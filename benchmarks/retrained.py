@@ -1,0 +1,126 @@
+"""Is ``tiny`` above FSRCNN retrained alike? ``python -m benchmarks.retrained --runs RUNS [--data DIR]``.
+
+Nothing is timed but the training itself. ``python -m benchmarks.retrained --train NAME --runs RUNS`` trains one
+network (``tiny-x2``, ``fsrcnn-x2``, ``fsrcnn-wide-x2`` and the same at x4): all have the same data, crops, loss, rate,
+steps and seed, see `budget`. Without ``--train`` every run in RUNS is measured on the same reduced files of validation
+and test sides, and the result is ``results/retrained.json``: multiply-adds, parameters, minutes of training, luma PSNR
+of each set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.card import ROOT, machine_card
+from benchmarks.peers.networks import PEERS
+from streamsr.quality.fidelity import psnr_db
+from streamsr.training.data import bicubic_up, field_masks, load_pairs
+from streamsr.training.networks import NETWORKS, load_weights, plain, scale_of
+from streamsr.training.pretrain import Pretraining, enlarge
+from streamsr.training.record import read_run
+from streamsr.training.run import BEST
+from streamsr.training.settings import PretrainSettings
+from streamsr.training.ship import JUDGED_FRAMES
+
+RESULT = ROOT / "benchmarks" / "results" / "retrained.json"
+CONTENDERS = [f"{name}-x{scale}" for scale in (2, 4) for name in ("tiny", "fsrcnn", "fsrcnn-wide")]
+
+
+def budget(name: str, data: Path, runs: Path) -> PretrainSettings:
+    """Return the settings of a run; nothing but the names differs between networks."""
+    return PretrainSettings(
+        model=name,
+        data=str(data),
+        output=str(runs / name),
+        steps=1_200,
+        batch=16,
+        patch_px=48,
+        learning_rate=1e-3,
+        warm_steps=100,
+        validate_every=600,
+        checkpoint_every=200,
+        log_every=100,
+        finetune_steps=200,
+        device="cpu",
+    )
+
+
+def drawn(name: str) -> nn.Module:
+    """Return a freshly drawn network in training form."""
+    return PEERS[name]() if name in PEERS else NETWORKS[name]()
+
+
+def cost(network: nn.Module) -> dict[str, int]:
+    """Return multiply-adds a low-resolution pixel, as they are run and as tables count them, and parameters."""
+    ran = plain(network)
+    macs = int(ran.spec.macs_per_pixel) if hasattr(ran, "spec") else int(ran.macs_per_pixel)  # type: ignore[union-attr, arg-type]
+    published = int(getattr(ran, "published_macs_per_pixel", macs))
+    parameters = sum(parameter.numel() for parameter in ran.parameters())
+    return {"macs_per_pixel": macs, "published_macs_per_pixel": published, "parameters": parameters}
+
+
+def measure(run: Path, data: Path) -> dict[str, Any]:
+    """Return what a run cost and gives on both sides, beside bicubic interpolation."""
+    record = read_run(run)
+    network = drawn(record.settings.model)
+    load_weights(str(run / BEST), network)
+    network = plain(network).eval()
+    sides = {
+        side: psnr_by_set(network, scale_of(drawn(record.settings.model)), data, side, most)
+        for side, most in (("val", JUDGED_FRAMES), ("test", None))
+    }
+    settings = record.settings
+    run_of = {"steps": settings.steps, "batch": settings.batch, "patch_px": settings.patch_px, "device": record.device}
+    return {**cost(network), **run_of, "minutes": round(record.seconds / 60, 1), **sides}
+
+
+def psnr_by_set(
+    network: nn.Module, scale: int, data: Path, side: str, most: int | None
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return form (``bicubic``, ``fp32``) -> set -> mean luma PSNR in dB inside the field of view, and frames."""
+    pairs = load_pairs(data, side, scale, most_per_set=most)
+    figures: dict[str, dict[str, list[float]]] = {"bicubic": {}, "fp32": {}}
+    for pair, mask in zip(pairs, field_masks(pairs), strict=True):
+        pictures = {"bicubic": bicubic_up(pair.lr, scale), "fp32": enlarge(network, pair.lr)}
+        for form, picture in pictures.items():
+            figures[form].setdefault(pair.dataset, []).append(psnr_db(picture, pair.hr, mask=mask))
+    return {
+        form: {
+            key: {"field_of_view": round(float(np.mean(values)), 5), "frames": len(values)}
+            for key, values in by_set.items()
+        }
+        for form, by_set in figures.items()
+    }
+
+
+def main(write: Callable[[str], Any] = print) -> int:
+    """Train one network, or measure every run and write the result."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.retrained", description=__doc__)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "retrained", help="folder of the runs")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--train", choices=CONTENDERS, help="train this one instead of measuring")
+    arguments = parser.parse_args()
+    if arguments.train:
+        Pretraining(budget(arguments.train, arguments.data, arguments.runs), drawn(arguments.train)).run()
+        return 0
+    torch.set_num_threads(1)
+    runs = [arguments.runs / name for name in CONTENDERS if (arguments.runs / name / BEST).is_file()]
+    networks = {run.name: measure(run, arguments.data) for run in runs}
+    result = {"question": "retrained", "quick": False, "card": machine_card(), "networks": networks}
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    for name, row in networks.items():
+        means = {key: figure["field_of_view"] for key, figure in row["test"]["fp32"].items()}
+        write(f"{name:15} {row['macs_per_pixel']:6} MAC  {row['minutes']:5} min  {means}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
