@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
@@ -18,12 +19,13 @@ from rich.text import Text
 from streamsr.capture import open_source
 from streamsr.config import GeneratorSettings, usable_cores
 from streamsr.engine import BICUBIC_SCALES, MANIFEST, catalogue_folder, find_engine, read_engine
-from streamsr.errors import StreamsrError
+from streamsr.errors import StreamsrError, UsageError
 from streamsr.gpu_findings import Finding, examine_gpus
 from streamsr.runtimes import load_generator
 from streamsr.sidecar import describe_colour
 from streamsr.sinks import EncoderSettings, available_encoders
 from streamsr.sinks.encoders import choose_encoding
+from streamsr.sinks.screen import ScreenProbe
 
 FREE_SPACE_BYTES = 2 << 30
 """Less free space than an hour of enlarged SD video takes is worth a warning."""
@@ -43,6 +45,7 @@ def examine_machine() -> list[Finding]:
         *examine_encoders(),
         *examine_engines(),
         *examine_extras(),
+        *examine_live(),
         examine_disk(Path.cwd()),
     ]
 
@@ -120,6 +123,23 @@ def examine_extras() -> Iterator[Finding]:
         detail = package_version(package) if installed else "not installed"
         remedy = "" if installed else f"pip install 'streamsr[{extra}]'"
         yield Finding(f"extra {extra}", "ok" if installed else "missing", detail, remedy)
+
+
+def examine_live() -> Iterator[Finding]:
+    """Say what a live session finds here: a screen for its window, and video devices."""
+    try:
+        with ScreenProbe():
+            yield Finding("live window", "ok", "a window opens")
+    except UsageError as cause:
+        yield Finding("live window", "missing", str(cause), "streamsr live --view web needs none")
+    if not sys.platform.startswith("linux"):
+        yield Finding("video devices", "missing", "listed on Linux alone", "feed them in through a pipe")
+        return
+    from streamsr.capture.devices import list_devices
+
+    names = [f"{device.path} {device.name}" for device in list_devices()]
+    remedy = "" if names else "plug one in, and load its driver"
+    yield Finding("video devices", "ok" if names else "missing", ", ".join(names) or "none", remedy)
 
 
 def examine_disk(folder: Path) -> Finding:

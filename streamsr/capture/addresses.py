@@ -207,8 +207,9 @@ def _local(name: str, settings: FeedSettings) -> Address:
         raise UsageError(f"{name}: expected a live source, found a file; add --pace to play it at its own pace")
     demuxer, paced = _demuxer(settings.input_format), kind == "file" or settings.pace
     options = PROBE if kind == "fifo" else {}
+    # The folder may name a person.
     return _address(
-        settings, kind=kind, target=f"file:{name}", shown=name, demuxer=demuxer, options=options, paced=paced
+        settings, kind=kind, target=f"file:{name}", shown=path.name, demuxer=demuxer, options=options, paced=paced
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -144,8 +144,7 @@ def open_session(
     facts = Facts(feed.address.shown, settings)
     with ExitStack() as stack:
         view = open_view(settings)
-        if isinstance(view, AbstractContextManager):
-            stack.enter_context(view)
+        stack.callback(getattr(view, "close", lambda: None))
         recorder = stack.enter_context(
             LiveRecorder(replace(settings.record, from_start=False), about=facts, marks=marks_of(engine))
         )

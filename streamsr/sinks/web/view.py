@@ -93,6 +93,10 @@ class WebView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop listening."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening; `run` does so by itself."""
         self._listener.close()
 
     async def _serve(self, showing: Showing) -> None:
