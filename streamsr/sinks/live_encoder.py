@@ -1,8 +1,8 @@
 """LiveEncoder: presented pictures of one shape into packets: out at once, in order, at their real times.
 
-What encoding costs, measured with one thread on an x86 core from 2023: libx264 superfast takes 3.4 ms for 640x640 and
-4.4 ms for 1280x720 of surgery (4 and 5 % of two cores at 25 frames a second); veryfast takes 1.7 times as much for a
-quarter less data, ultrafast half for a tenth to a third more.
+What encoding costs, measured with one thread on one core of a virtual machine: libx264 superfast takes 3.4 ms for
+640x640 and 4.4 ms for 1280x720 of surgery (4 and 5 % of two cores at 25 frames a second); veryfast takes 1.7 times as
+much for a quarter less data, ultrafast half for a tenth to a third more.
 """
 
 from __future__ import annotations
