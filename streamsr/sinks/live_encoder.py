@@ -67,7 +67,8 @@ class LiveEncoder:
 
     Attributes:
         shape: of the pictures, as `shape_of` says.
-        first: the first picture's colour and layout, for the sidecar.
+        colour: what their samples mean, for the sidecar.
+        encoding: encoder, layout and size, for the sidecar.
         track: the PyAV stream that files copy their track from.
 
     Raises:
@@ -75,7 +76,7 @@ class LiveEncoder:
     """
 
     def __init__(self, first: Frame, settings: RecordSettings) -> None:
-        self.shape, self.colour, self.layout = shape_of(first), first.colour, first.layout
+        self.shape, self.colour = shape_of(first), first.colour
         wanted = encoder_settings(settings, first.width, first.height)
         found = choose_encoding(wanted, first.layout, first.width, first.height)
         self.encoding = replace(found, options=found.options | ENCODERS[found.codec].live)
