@@ -57,11 +57,10 @@ class FileHash:
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    found = FileHash(path)
+    while found.advance(1 << 20):
+        pass
+    return str(found.hexdigest)
 
 
 def describe_file(path: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """LiveEncoder: presented pictures of one shape into packets: out at once, in order, at their real times.
 
-What encoding costs, measured with one thread on an x86 core from 2023: libx264 superfast takes 3.4 ms for 640x640 and
-4.4 ms for 1280x720 of surgery (4 and 5 % of two cores at 25 frames a second); veryfast takes 1.7 times as much for a
-quarter less data, ultrafast half for a tenth to a third more.
+What encoding costs, measured with one thread on one core of a virtual machine: libx264 superfast takes 3.4 ms for
+640x640 and 4.4 ms for 1280x720 of surgery (4 and 5 % of two cores at 25 frames a second); veryfast takes 1.7 times as
+much for a quarter less data, ultrafast half for a tenth to a third more.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class LiveEncoder:
 
     Attributes:
         shape: of the pictures, as `shape_of` says.
-        first: the first picture's colour and layout, for the sidecar.
+        colour: what their samples mean, for the sidecar.
+        encoding: encoder, layout and size, for the sidecar.
         track: the PyAV stream that files copy their track from.
 
     Raises:
@@ -75,7 +76,7 @@ class LiveEncoder:
     """
 
     def __init__(self, first: Frame, settings: RecordSettings) -> None:
-        self.shape, self.colour, self.layout = shape_of(first), first.colour, first.layout
+        self.shape, self.colour = shape_of(first), first.colour
         wanted = encoder_settings(settings, first.width, first.height)
         found = choose_encoding(wanted, first.layout, first.width, first.height)
         self.encoding = replace(found, options=found.options | ENCODERS[found.codec].live)

@@ -190,6 +190,7 @@ class FileSeries:
             file = self._open = LiveFile(path, coded.encoder, origin_ms=origin_ms, marks=self.marks)
             self.files.append(file)
             self.take.paths = tuple(file.path for file in self.files)
+            self._write_sidecar()  # no picture in a file that it does not name
         return file
 
     def _next_path(self) -> Path:
