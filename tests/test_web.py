@@ -153,6 +153,18 @@ def test_a_wrong_token_gets_nothing_and_its_sender_must_wait_after_some() -> Non
         visiting(served, visit)
 
 
+def test_an_old_page_that_knocks_again_and_again_does_not_lock_the_token_out() -> None:
+    async def visit(client: Client) -> None:
+        port = client.served.base.rpartition(":")[2]
+        old = {"Cookie": f"streamsr-{port}=of-an-earlier-session"}
+        for _ in range(3 * GUESSES):
+            assert (await client.get("/", headers=old))[0] == 403
+        await client.enter()
+
+    with running() as served:
+        visiting(served, visit)
+
+
 def test_the_token_opens_the_page_and_becomes_a_cookie_that_scripts_cannot_read() -> None:
     async def visit(client: Client) -> None:
         status, text, headers = await client.get(f"/?token={client.served.token}")
@@ -312,6 +324,11 @@ def test_with_a_certificate_the_page_is_served_encrypted(tmp_path: Path) -> None
     with running(settings=WebSettings(port=0, tls_cert=cert, tls_key=key)) as served:
         assert served.base.startswith("https://")
         visiting(served, visit)
+        port = int(served.base.rpartition(":")[2])
+        silent = socket.create_connection(("127.0.0.1", port), timeout=10)  # never begins to speak TLS
+        time.sleep(0.2)
+    silent.close()
+    assert served.stop_s < STOP_LIMIT_S
 
 
 # what a viewer is sent

@@ -480,6 +480,33 @@ def test_a_browser_without_webcodecs_is_told_so_and_keeps_its_pictures(
     next_number(page, pixels(page)[1])
 
 
+def test_a_browser_that_fails_to_decode_h264_goes_back_to_jpeg(served: Running, open_page: Callable[..., Any]) -> None:
+    page = open_page(served.view.url)
+    page.evaluate(
+        "() => void (window.VideoDecoder = class { configure() { throw new Error('not here'); } close() {} })"
+    )
+    page.click("button[data-command=thin]")
+    page.wait_for_selector("#toast:has-text('back to JPEG')")
+    assert not pressed(page, "thin")
+    next_number(page, pixels(page)[1] + 2)
+
+
+def test_a_hidden_page_is_sent_nothing_and_returns_with_a_new_picture(
+    served: Running, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(served.view.url)
+    hide = "is => { Object.defineProperty(document, 'hidden', { configurable: true, get: () => is });"
+    hide += " document.dispatchEvent(new Event('visibilitychange')); }"
+    page.evaluate(hide, True)
+    assert page.is_visible("#veil")
+    wait_until(lambda: not served.view._audience.demand.pictures)
+    number = served.showing.number
+    wait_until(lambda: served.showing.number > number + 5)
+    page.evaluate(hide, False)
+    page.wait_for_selector("#veil", state="hidden")
+    assert pixels(page)[1] > number + 4
+
+
 def test_the_page_is_in_the_package() -> None:
     folder = Path(__file__).resolve().parents[1] / "streamsr" / "sinks" / "web" / "page"
     assert {name for name, _ in FILES.values()} == {path.name for path in folder.iterdir()}

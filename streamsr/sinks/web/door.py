@@ -136,15 +136,16 @@ class Door:
             raise Refused(403, "requests from other sites are not served")
 
     def _check_token(self, request: web.BaseRequest) -> bool:
-        token, cookie = request.query.get("token"), request.cookies.get(self.cookie)
-        if token is None and cookie is not None and _same(cookie, self._session):
+        token, cookie = request.query.get("token"), request.cookies.get(self.cookie, "")
+        if token is None:
+            if not _same(cookie, self._session):
+                # No guess: a page that was left open by an earlier session tries its old cookie again and again.
+                raise Refused(403, "open the address that streamsr printed: it holds the token")
             return False
-        if token is None and cookie is None:
-            raise Refused(403, "open the address that streamsr printed: it holds the token")
         address = request.remote or ""
         if self._guesses.exhausted(address):
             raise Refused(429, "too many wrong tokens: wait some seconds")
-        if token is None or self._token is None or not _same(token, self._token):
+        if self._token is None or not _same(token, self._token):
             self._guesses.add(address)
             raise Refused(403, "wrong token: open the address that streamsr printed")
         return True

@@ -124,7 +124,10 @@ async def serving(answer: Answer, listener: socket.socket, tls: ssl.SSLContext |
         max_field_size=LONGEST_LINE,
     )
     connections = Connections(server)
-    listening = await asyncio.get_running_loop().create_server(connections.accept, sock=listener, ssl=tls)
+    patience = FIRST_REQUEST_S if tls is not None else None
+    listening = await asyncio.get_running_loop().create_server(
+        connections.accept, sock=listener, ssl=tls, ssl_handshake_timeout=patience
+    )
     cutter = asyncio.create_task(connections.cut_silent())
     try:
         yield

@@ -31,7 +31,7 @@ let drawn = []; // when pictures were drawn, over the last two seconds
 // The token has done its work: it leaves the address bar and the history.
 history.replaceState(null, "", location.pathname + (codec === "h264" ? "?codec=h264" : ""));
 
-const decoder = new Decoder(show, (number) => link.say({ ack: number }));
+const decoder = new Decoder({ show, skip: (number) => link.say({ ack: number }), fault: giveUpThin });
 const link = new Link({ message: hear, picture: (buffer) => decoder.take(buffer), open: opened, lost });
 
 function show(picture) {
@@ -94,7 +94,8 @@ function lost(isOver) {
 }
 
 function uncover() {
-  if (link.isLive && !$("veil").hidden) $("veil").hidden = true;
+  // What still comes while the page is out of sight is old when it is back.
+  if (link.isLive && !document.hidden && !$("veil").hidden) $("veil").hidden = true;
 }
 
 function wish() {
@@ -159,6 +160,11 @@ function thin() {
   press("thin", codec === "h264");
   decoder.reset();
   wish();
+}
+
+function giveUpThin() {
+  if (codec === "h264") thin();
+  toast("this browser could not decode the H.264 pictures: back to JPEG");
 }
 
 function fullScreen() {

@@ -33,9 +33,9 @@ class Track {
     this.decoder = null;
   }
 
-  decode(bytes, isKey) {
+  async decode(bytes, isKey) {
     if (isKey) this.configure(bytes);
-    if (this.decoder?.state !== "configured") return Promise.reject(new Error("no key picture yet"));
+    if (this.decoder?.state !== "configured") throw new Error("no key picture yet");
     return new Promise((resolve, reject) => {
       this.waiting.push({ resolve, reject });
       this.decoder.decode(new EncodedVideoChunk({ type: isKey ? "key" : "delta", timestamp: 0, data: bytes }));
@@ -77,10 +77,12 @@ export function canDecodeH264() {
 }
 
 export class Decoder {
-  // show: takes a decoded picture, which it owns; number: what is to be acknowledged although it is not shown
-  constructor(show, skip) {
+  // show: takes a decoded picture, which it owns; skip: takes the number of one that came to nothing, to be acknowledged
+  // all the same; fault: called when not even a key picture can be decoded
+  constructor({ show, skip, fault }) {
     this.show = show;
     this.skip = skip;
+    this.fault = fault;
     this.tracks = [new Track(), new Track()];
     this.reset();
   }
@@ -103,6 +105,7 @@ export class Decoder {
       picture?.close();
       original?.close();
       if (epoch === this.epoch) this.skip(header.number);
+      if (epoch === this.epoch && !picture && header.isH264 && header.isKey) this.fault();
       return;
     }
     this.newest = header.number;
