@@ -117,7 +117,7 @@ class Evil:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"features.34.weight": None}, "expected features.34.weight of .* got no such weight"),
+        ({"features.16.weight": None}, "expected features.16.weight of .* got no such weight"),
         ({"features.2.bias": torch.zeros(63)}, r"expected features.2.bias of \(64,\) .* got \(63,\)"),
         ({"features.0.bias": torch.full((64,), torch.nan)}, "finite numbers in features.0.bias"),
         ({"features.0.weight": None}, "expected weights of torchvision VGG-19"),
@@ -134,6 +134,25 @@ def test_a_wrong_vgg19_file_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("num_layers", "last"), [(1, "conv1_1"), (5, "conv3_1"), (15, "conv5_3")])
+def test_a_vgg19_that_ends_before_the_depth_asked_for_is_refused_by_its_end(
+    num_layers: int, last: str, torchvision_weights: dict[str, Tensor], tmp_path: Path
+) -> None:
+    names = [f"features.{place}.{kind}" for place in TORCHVISION_PLACES[:num_layers] for kind in ("weight", "bias")]
+    held = {name: torchvision_weights[name] for name in names}
+    save_file(held, tmp_path / "short.safetensors")
+    message = f"expected a VGG-19 that reaches relu5_4, got one whose weights end at {last}; name the file"
+    with pytest.raises(EngineError, match=message) as caught:
+        load_vgg19(tmp_path / "short.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+@needs(NORMALISED)
+def test_the_normalised_vgg19_is_refused_beyond_its_end() -> None:
+    with pytest.raises(EngineError, match=r"reaches relu5_4, got one whose weights end at conv3_1; name"):
+        load_vgg19(NORMALISED)
+
+
 def test_missing_unreadable_and_pickled_files_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputNotFound, match="check the path"):
         load_feature_network(tmp_path / "none.safetensors")
@@ -141,7 +160,8 @@ def test_missing_unreadable_and_pickled_files_are_refused_in_one_line(tmp_path: 
         (tmp_path / name).write_bytes(b"\x13" * 100)
     torch.save({"features.0.weight": Evil()}, tmp_path / "evil.pth")
     torch.save([torch.zeros(1)], tmp_path / "list.pt")
-    for name in ("noise.safetensors", "noise.pth", "evil.pth", "list.pt"):
+    torch.save({"state_dict": {"features.0.weight": torch.zeros(1)}}, tmp_path / "nested.pth")
+    for name in ("noise.safetensors", "noise.pth", "evil.pth", "list.pt", "nested.pth"):
         with pytest.raises(EngineError, match="expected") as caught:
             load_feature_network(tmp_path / name)
         assert "\n" not in str(caught.value)
@@ -174,7 +194,7 @@ def test_normalised_vgg19_runs_to_relu3_1_and_no_further() -> None:
         )
     torch.testing.assert_close(network(picture)[0], features, rtol=1e-4, atol=1e-4)
     assert network(picture)[2].shape == (2, 256, 4, 4)
-    with pytest.raises(EngineError, match="up to relu3_1"):
+    with pytest.raises(EngineError, match="reaches relu3_2, got one whose weights end at conv3_1"):
         load_vgg19(NORMALISED, depths=("relu3_2",))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,7 +14,7 @@ from torch.nn import functional
 
 from streamsr.errors import EngineError, InputNotFound
 from streamsr.models.features import FeatureNetwork
-from streamsr.quality.perceptual import LpipsLike
+from streamsr.quality.perceptual import LUMA_WEIGHTS, LpipsLike, distance_between, in_colour
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "weights"
 FILES = (WEIGHTS / "squeezenet1.1.safetensors", WEIGHTS / "lpips_linear_v0.1.safetensors")
@@ -162,3 +163,24 @@ def test_a_spoilt_surround_does_not_count_outside_the_field_of_view(real: LpipsL
     field = torch.ones(1, 1, 160, 160)
     field[..., :90] = 0
     assert real(spoilt, truth, field) < 0.1 * real(spoilt, truth)
+
+
+def test_colour_of_an_unrounded_luma_keeps_it_and_the_colour_differences() -> None:
+    random = np.random.default_rng(0)
+    rgb = random.integers(90, 160, (9, 7, 3), dtype=np.uint8)
+    luma = 16 + rgb @ LUMA_WEIGHTS + random.uniform(-9, 9, (9, 7))
+    made = in_colour(luma, rgb)
+    np.testing.assert_allclose(16 + made @ LUMA_WEIGHTS, luma, atol=1e-9)
+    assert np.ptp(made - rgb, axis=2).max() < 1e-9, "red, green and blue move together"
+    np.testing.assert_allclose(in_colour(16 + rgb @ LUMA_WEIGHTS, rgb), rgb, atol=1e-9)
+
+
+def test_distance_takes_integers_and_unrounded_pictures_alike(tiny: LpipsLike) -> None:
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    picture = random.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    figure = distance_between(tiny, picture, truth)
+    assert figure > 0
+    assert distance_between(tiny, picture.astype(np.float64), truth) == figure
+    assert distance_between(tiny, truth + 0.25, truth) > 0
+    assert distance_between(tiny, truth, truth) == 0

@@ -23,7 +23,7 @@ from streamsr.models.features import ScopeFeatures
 from streamsr.models.srgan import SRGANGenerator
 from streamsr.models.student import BranchedStudent, StudentSpec
 from streamsr.quality import feature_files
-from streamsr.quality.feature_files import save_scope_features
+from streamsr.quality.feature_files import TORCHVISION_PLACES, save_scope_features
 from streamsr.training import networks
 from streamsr.training.curves import read_log
 from streamsr.training.pretrain import Pretraining
@@ -153,6 +153,35 @@ def test_another_network_given_as_vgg19_is_4(tmp_path: Path, data: Path, capsys:
     assert "none.pth: expected a file of weights" in one_line(capsys.readouterr().err)
 
 
+class Pickled:
+    """What a file of weights must not hold."""
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"features.0.weight": torch.zeros(64, 3, 3, 3)}, "got one whose weights end at conv1_1"),
+        (
+            {f"features.{place}.weight": torch.zeros(2, 2) for place in TORCHVISION_PLACES},
+            "expected features.0.weight of",
+        ),
+        ([torch.zeros(1)], "expected a state dict of tensors alone, got other objects"),
+        ({"features.0.weight": Pickled()}, "expected a state dict of tensors alone, got Weights only load failed"),
+        ({}, "got 0 others"),
+    ],
+    ids=["short", "misshapen", "list", "code", "empty"],
+)
+def test_a_file_that_is_no_whole_vgg19_is_4_and_one_line(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], content: Any, words: str
+) -> None:
+    path = tmp_path / "vgg19.pth"
+    torch.save(content, path)
+    assert run("train", "gan", settings_file(tmp_path, data, model="srgan-x2"), "--vgg19", path) == 4
+    line = one_line(capsys.readouterr().err)
+    assert "vgg19.pth: " in line
+    assert words in line
+
+
 # What goes wrong.
 
 
@@ -216,6 +245,15 @@ def test_a_full_disk_is_5_and_names_the_checkpoint_that_is_kept(
     monkeypatch.setattr(torch, "save", refuse)
     assert run("train", "pretrain", settings_file(tmp_path, data)) == 5
     assert "No space left on device; kept step-00000002.pt; free space and resume" in one_line(capsys.readouterr().err)
+
+
+def test_other_settings_for_a_begun_run_are_2_and_named(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", "pretrain", settings_file(tmp_path, data, steps=2)) == 0
+    capsys.readouterr()
+    assert run("train", "pretrain", settings_file(tmp_path, data, batch=3)) == 2
+    assert "expected the settings of its checkpoint, batch = 2, got batch = 3; put" in one_line(capsys.readouterr().err)
 
 
 def test_a_damaged_checkpoint_is_2_and_names_it(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,6 +157,9 @@ def _vgg19_network(picker: _Picker, depths: Iterable[str], feature_scale: float 
 def _vgg19(path: Path, weights: Weights, depths: Iterable[str]) -> VGG19Features:
     picker = _Picker(path, weights, "torchvision VGG-19")
     places = dict(zip(vgg19_layers(), TORCHVISION_PLACES, strict=True))
+    held = [layer for layer, place in places.items() if f"features.{place}.weight" in weights]
+    if held == list(places)[: len(held)] and len(held) < len(places):
+        raise _too_short(path, held[-1], depths)
     for layer, place in places.items():  # all sixteen, also beyond the depths: VGG-16 begins alike
         picker.pick(f"features.{place}.weight", vgg19_shape(layer))
         picker.pick(f"features.{place}.bias", vgg19_shape(layer)[:1])
@@ -166,11 +169,18 @@ def _vgg19(path: Path, weights: Weights, depths: Iterable[str]) -> VGG19Features
     return network
 
 
+def _too_short(path: Path, last: str, depths: Iterable[str]) -> EngineError:
+    return EngineError(
+        f"{path}: expected a VGG-19 that reaches {', '.join(depths)}, got one whose weights end at {last}; name the "
+        "file of the whole network"
+    )
+
+
 def _normalised_vgg19(path: Path, weights: Weights, depths: Iterable[str]) -> VGG19Features:
     picker = _Picker(path, weights, "normalised VGG-19 to relu3_1")
     network = _vgg19_network(picker, depths, 1.0)
     if not set(network.layers) <= set(NORMALISED_LAYERS):
-        raise picker.refusal("depths up to relu3_1", ", ".join(network.depths))
+        raise _too_short(path, NORMALISED_LAYERS[-1], depths)
     network.name = "vgg19-normalised"
     picker.fill(network.preprocess, "preprocess_1x1.")
     for layer, convolution in network.layers.items():

@@ -9,8 +9,11 @@ not proven to be the one they were fitted on: the figures are LPIPS-like, and ne
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,6 +23,9 @@ from streamsr.quality.feature_files import load_feature_network, read_weights
 
 UNIT_EPSILON = 1e-10
 """Keeps features that are zero in all channels zero, as in LPIPS v0.1."""
+
+LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114]) * 219 / 255
+"""Studio-range luma levels a level of 8-bit red, green and blue (Rec. ITU-R BT.601): 16 + LUMA_WEIGHTS . (R, G, B)."""
 
 
 class LpipsLike(nn.Module):
@@ -96,6 +102,31 @@ class LpipsLike(nn.Module):
                 difference = ((unit_length(mine) - unit_length(yours)).square() * weights).sum(dim=1, keepdim=True)
                 distance = distance + _spatial_mean(difference, mask)
         return distance
+
+
+def in_colour(luma: NDArray[Any], rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return a picture of one luma and another picture's colour differences, unrounded, for `LpipsLike`.
+
+    Luma must not be rounded before: in RGB a rounded luma is a dither of one pattern on all three channels, which the
+    distance takes for grain; it flatters luma networks by 3 to 12 % beside RGB networks.
+
+    Args:
+        luma: (H, W) float studio-range luma, BT.601, in 8-bit levels, as the network makes it.
+        rgb: (H, W, 3) uint8, the picture that gives the colour: the input, enlarged by interpolation.
+
+    Returns:
+        (H, W, 3) float64 RGB in [0, 255]. Red, green and blue are ``rgb`` moved by the same number of levels, but for
+        clipping: that leaves both colour differences.
+    """
+    moved = (luma.astype(np.float64) - (rgb @ LUMA_WEIGHTS + 16.0)) * (255 / 219)
+    return np.asarray((rgb + moved[..., None]).clip(0, 255), np.float64)
+
+
+def distance_between(distance: LpipsLike, picture: NDArray[Any], truth: NDArray[Any]) -> float:
+    """Return the distance of two (H, W, 3) RGB pictures in 8-bit levels, integers or unrounded."""
+    with torch.inference_mode():
+        ours, theirs = (torch.from_numpy(np.ascontiguousarray(each)).float() / 255 for each in (picture, truth))
+        return float(distance(ours.permute(2, 0, 1)[None], theirs.permute(2, 0, 1)[None]))
 
 
 def unit_length(features: Tensor) -> Tensor:
