@@ -68,6 +68,7 @@ class FakeShowing:
     Attributes:
         asked: commands, in their order.
         told: numbers of the pictures that were presented, in their order.
+        about: the picture that the last command was about.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class FakeShowing:
     ) -> None:
         self.asked: list[Command] = []
         self.told: list[int] = []
+        self.about: Shown | None = None
         self.current = status or LiveStatus()
         self._waiting, self._pause_s, self._keep_open = deque(pictures), pause_s, keep_open
         self._ended, self._changed = threading.Event(), threading.Condition()
@@ -119,7 +121,8 @@ class FakeShowing:
     def status(self) -> LiveStatus:
         return self.current
 
-    def ask(self, command: Command) -> str:
+    def ask(self, command: Command, about: Shown | None = None) -> str:
+        self.about = about
         with self._asked:
             self.asked.append(command)
             self._asked.notify_all()

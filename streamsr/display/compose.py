@@ -30,9 +30,6 @@ GAP_PX = 4
 MARGIN_PX = 2
 """Pixels of context that cubic interpolation reads round the part that is shown."""
 
-BICUBIC = "bicubic"
-"""What the names of rungs without a generator begin with."""
-
 
 @dataclass(frozen=True)
 class Pane:
@@ -59,11 +56,13 @@ class Around:
         status: of the session; its alarm shows on a frozen picture, its recording always.
         notice: what just happened, in one line.
         keys: (keys, meaning) for help.
+        silent_s: seconds for which the session gave no picture, where that is too long; else 0.
     """
 
     status: LiveStatus = field(default_factory=LiveStatus)
     notice: str = ""
     keys: Rows = ()
+    silent_s: float = 0.0
 
 
 def panes(shown: Shown, state: ViewState, size: tuple[int, int]) -> tuple[Pane, ...]:
@@ -189,7 +188,10 @@ class _Decoration:
             top = self._draw_frozen(now_ns, top)
         alarm = around.status.alarm if self.state.frozen else self.shown.alarm
         if alarm and self._badge_may_be_hidden:
-            self._put(alarm, ALARM_BOX, self.width / 2, top, across=0.5)
+            top = self._put(alarm, ALARM_BOX, self.width / 2, top, across=0.5)
+        if around.silent_s:
+            said = f"NO NEW PICTURE FOR {spoken_age(around.silent_s)}"
+            self._put(said, ALARM_BOX, self.width / 2, top, across=0.5)
         if around.status.recording.active:
             line = f"REC {clock(around.status.recording.seconds)}"
             self._put(line, ALARM_BOX, self.width - self.margin, self.height - self.margin, across=1, down=1)
@@ -217,7 +219,7 @@ class _Decoration:
         shown, state = self.shown, self.state
         arrangement, pane = arrangement_of(shown, state), self.places[0]
         zoom = f"  zoom {state.zoom:.1f}" if state.zoom > 1 else ""
-        made = ("BICUBIC" if shown.rung.startswith(BICUBIC) else "ENHANCED") + zoom
+        made = ("ENHANCED" if shown.is_generated else "BICUBIC") + zoom
         if shown.is_slate or (arrangement is Arrangement.ENLARGED and not zoom):
             return
         if arrangement is Arrangement.SPLIT:

@@ -30,7 +30,7 @@ def status_rows(status: LiveStatus) -> Rows:
         ("late", f"{status.late} shown through bicubic"),
         ("skipped", f"{100 * status.skipped:.0f} % of patches"),
         ("source", _source(status)),
-        ("size", "{}x{} to {}x{}".format(*status.size_in, *status.size_out)),
+        ("size", "{}x{} to {}x{}".format(*status.size_in, *status.size_out) if status.frames_in else ""),
         ("recording", recording_line(status.recording)),
     ]
     return tuple(row for row in rows if row[1])

@@ -38,8 +38,13 @@ class Showing(Protocol):
     def status(self) -> LiveStatus:
         """Return a snapshot of the session."""
 
-    def ask(self, command: Command) -> str:
-        """Ask the session for one of `SESSION_COMMANDS`; returns at once with what happens, in one line."""
+    def ask(self, command: Command, about: Shown | None = None) -> str:
+        """Ask the session for one of `SESSION_COMMANDS`; returns at once with what happens, in one line.
+
+        Args:
+            command: what is asked for.
+            about: the picture that a SNAPSHOT is of, as one frozen in a view; None is the newest.
+        """
 
 
 class View(Protocol):

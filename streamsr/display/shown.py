@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from streamsr.frame import Frame
 
+BICUBIC = "bicubic"
+"""What the names of rungs without a generator begin with."""
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -34,6 +37,11 @@ class Shown:
     def is_slate(self) -> bool:
         """Whether there is no camera picture in it."""
         return self.original is None
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether a learned generator made the picture; neither interpolation nor a slate is that."""
+        return not self.is_slate and not self.rung.startswith(BICUBIC)
 
     @property
     def arrived_ns(self) -> int:
