@@ -107,10 +107,6 @@ class Desk:
             self._run("key", key)
             time.sleep(0.1)
 
-    def turn_wheel(self, x: int, y: int, button: str) -> None:
-        self._run("mousemove", "--window", self.window, str(x), str(y))
-        self._run("click", button)
-
     def drag(self, start: tuple[int, int], stop: tuple[int, int]) -> None:
         self._run("mousemove", "--window", self.window, *map(str, start))
         self._run("mousedown", "1")
@@ -212,20 +208,6 @@ def test_the_split_shows_both_versions_and_its_line_follows_the_mouse(display: s
         wait_until(lambda: abs((line_at(desk.look()) or 0) - 0.25) < 0.01, "the line where the mouse let go of it")
         desk.press("q")
         desk.result()
-
-
-@needs_display
-def test_the_wheel_zooms_the_picture_and_leaves_labels_and_line_where_they_are(display: str) -> None:
-    with at_window(display, "two") as desk:
-        wait_until(lambda: (desk.look()[100] > 128).all(), "the enlarged picture")
-        desk.press("v")
-        before = wait_until(lambda: line_at(desk.look()), "the split")
-        desk.turn_wheel(80, 60, "4")
-        time.sleep(0.5)
-        after = wait_until(lambda: line_at(desk.look()), "the split")
-        desk.press("q")
-        desk.result()
-    assert after == pytest.approx(before, abs=0.01)
 
 
 @needs_display

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,10 +14,12 @@ from streamsr.display.keys import key_name
 from streamsr.display.viewport import Picture
 
 ZOOMS_BY_ITSELF = "QT"
-"""The framework whose windows enlarge their picture when the wheel turns, which nothing but a new window undoes."""
+"""The framework whose windows enlarge what they show when the wheel turns, and shrink it when it turns back.
+
+Nothing switches that off, and a window opened anew sometimes stays black; so the wheel is left to it.
+"""
 
 FONTS = "QT_QPA_FONTDIR"
-WHEEL_REST_S = 0.15
 NOTCH = 120
 """What HighGUI reports for one notch of a wheel, in the upper 16 bits of the flags."""
 
@@ -51,7 +52,6 @@ class HighGuiWindow:
         self.title, self.size, self.closed = title, size, False
         self._full_screen = False
         self._events: list[MouseEvent] = []
-        self._wheel_at_s: float | None = None
         self._zooms_by_itself = window_framework().startswith(ZOOMS_BY_ITSELF)
 
     def __enter__(self) -> HighGuiWindow:
@@ -82,8 +82,6 @@ class HighGuiWindow:
             self.closed = True
             return name
         self.size = self._rect()[2:]
-        if self._wheel_at_s is not None and time.monotonic() - self._wheel_at_s > WHEEL_REST_S:
-            self._open_anew()
         return name
 
     def mouse(self) -> list[MouseEvent]:
@@ -112,16 +110,6 @@ class HighGuiWindow:
         cv2.resizeWindow(self.title, *self.size)
         cv2.setMouseCallback(self.title, self._on_mouse)
 
-    def _open_anew(self) -> None:
-        """Undo the zoom of the window itself: it would come on top of the view's, and hide labels and badge."""
-        self._wheel_at_s = None
-        x, y = self._rect()[:2]
-        cv2.destroyWindow(self.title)
-        self._open()
-        cv2.moveWindow(self.title, x, y)
-        if self._full_screen:
-            self.set_full_screen(True)
-
     def _is_there(self) -> bool:
         """Return whether the window is still open; Qt answers that with an error when its last one was closed."""
         try:
@@ -135,9 +123,7 @@ class HighGuiWindow:
 
     def _on_mouse(self, kind: int, x: int, y: int, flags: int, _: Any) -> None:
         act = _ACTS.get(kind)
-        if act is None:
+        if act is None or (act is MouseAct.WHEEL and self._zooms_by_itself):
             return
         notches = (flags >> 16) / NOTCH if act is MouseAct.WHEEL else 0.0
-        if act is MouseAct.WHEEL and self._zooms_by_itself:
-            self._wheel_at_s = time.monotonic()
         self._events.append(MouseEvent(act, x, y, notches))
