@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from dataclasses import replace
 from fractions import Fraction
+from hashlib import sha256
+from pathlib import Path
 from time import monotonic_ns
 
 import cv2
@@ -16,6 +20,7 @@ from streamsr.capture.testsrc import read_frame_code
 from streamsr.colour import to_rgb8
 from streamsr.display.commands import SESSION_COMMANDS, Command
 from streamsr.display.compose import Around, compose, panes
+from streamsr.display.hand import Hand, MouseAct, MouseEvent
 from streamsr.display.keys import DEFAULT_KEYS, MEANINGS, bind, key_name, list_keys, parse_key_option
 from streamsr.display.overlay import CAPITAL_SHARE, PATIENCE, BadgePlace, badge_text, burn_badge
 from streamsr.display.panel import clock, recording_line, status_rows
@@ -24,10 +29,12 @@ from streamsr.display.slate import blank_frame, no_signal_lines, opening_lines, 
 from streamsr.display.status import LiveStatus, RecordingStatus, SourceState
 from streamsr.display.viewport import Picture, render
 from streamsr.display.viewstate import LARGEST_ZOOM, Arrangement, ViewState
-from streamsr.errors import UsageError
+from streamsr.errors import InputError, OutputError, UsageError
 from streamsr.frame import Colour, Frame, PlaneLayout, Siting
+from streamsr.sidecar import STATEMENT
+from streamsr.snapshot import BICUBIC_STATEMENT, write_snapshot
 from streamsr.timing import Percentiles
-from tests.live_doubles import HD, random_frame, shown_endoscopy, shown_slate
+from tests.live_doubles import HD, enlarged, random_frame, shown_endoscopy, shown_slate
 
 LAYOUTS = [PlaneLayout(shift, bits) for shift in (None, (1, 1), (1, 0), (0, 0), (0, 1)) for bits in (8, 10, 16)]
 
@@ -478,3 +485,105 @@ def test_a_key_that_cannot_be_is_refused_in_one_line(option: str) -> None:
 def test_a_window_that_no_key_quits_is_refused() -> None:
     with pytest.raises(UsageError, match="a key that quits"):
         bind([("q", "none"), ("esc", "bypass")])
+
+
+# The mouse
+
+
+def drag(state: ViewState, *points: tuple[int, int]) -> ViewState:
+    """Press at the first point, move over the others and let go."""
+    hand, shown = Hand(), two_versions()
+    acts = [MouseAct.PRESS, *[MouseAct.MOVE] * (len(points) - 1), MouseAct.RELEASE]
+    for act, (x, y) in zip(acts, [*points, points[-1]], strict=True):
+        state = hand.apply(MouseEvent(act, x, y), state, panes(shown, state, (640, 480)))
+    return hand.apply(MouseEvent(MouseAct.MOVE, 0, 0), state, panes(shown, state, (640, 480)))
+
+
+def test_dragging_the_line_moves_it_and_dragging_elsewhere_pans() -> None:
+    split = ViewState(arrangement=Arrangement.SPLIT, zoom=2.0)
+    assert drag(split, (322, 100), (200, 100), (160, 90)) == replace(split, line=0.25)
+    panned = drag(split, (100, 100), (164, 148))
+    assert panned.line == 0.5
+    assert panned.centre == pytest.approx((0.45, 0.45))
+
+
+def test_the_whole_picture_cannot_be_dragged_away() -> None:
+    assert drag(ViewState(), (100, 100), (600, 400)) == ViewState()
+
+
+def test_the_wheel_zooms_about_the_mouse() -> None:
+    places = panes(two_versions(), ViewState(), (640, 480))
+    state = Hand().apply(MouseEvent(MouseAct.WHEEL, 0, 0, notches=3.0), ViewState(), places)
+    assert state.zoom == pytest.approx(1.25**3)
+    assert state.visible[:2] == pytest.approx((0.0, 0.0))
+    assert Hand().apply(MouseEvent(MouseAct.WHEEL, 0, 0, notches=-3.0), state, places) == ViewState()
+
+
+# Snapshots
+
+
+FACTS = {"name": "fast-x2", "weights_sha256": "00"}
+
+
+def chunks_of(png: bytes) -> dict[bytes, list[bytes]]:
+    """Return the chunks of a PNG file by their names; their checksums are checked."""
+    found: dict[bytes, list[bytes]] = {}
+    place = 8
+    while place < len(png):
+        size = int.from_bytes(png[place : place + 4], "big")
+        kind, data = png[place + 4 : place + 8], png[place + 8 : place + 8 + size]
+        assert zlib.crc32(kind + data) == int.from_bytes(png[place + 8 + size : place + 12 + size], "big")
+        found.setdefault(kind, []).append(data)
+        place += 12 + size
+    return found
+
+
+@pytest.mark.parametrize("depth", [8, 10])
+def test_a_snapshot_holds_the_cameras_picture_exactly_and_says_what_made_the_other(tmp_path: Path, depth: int) -> None:
+    original = random_frame(64, 48, layout=PlaneLayout((1, 1), depth))
+    shown = Shown(7, enlarged(original), original, "fast-x2", stages_ms={"decode": 1.5})
+    folder = tmp_path / "made"
+    paths = write_snapshot(shown, LiveStatus(source="tower"), folder, FACTS)
+    assert sorted(folder.iterdir()) == sorted(paths)
+    read = cv2.imread(str(paths[0]), cv2.IMREAD_UNCHANGED)[..., ::-1]
+    assert read.dtype == (np.uint8 if depth == 8 else np.uint16)
+    if depth == 8:
+        assert np.array_equal(read, to_rgb8(original))
+    else:
+        assert np.abs(read / 257 - to_rgb8(original)).max() <= 0.51
+    content = json.loads(paths[2].read_text())
+    assert content["statement"] == STATEMENT
+    assert content["engine"] == FACTS
+    assert content["picture"]["rung"] == "fast-x2"
+    assert content["picture"]["stages_ms"] == {"decode": 1.5}
+    for kind, path in zip(("original", "enhanced"), paths[:2], strict=True):
+        assert content["files"][kind]["sha256"] == sha256(path.read_bytes()).hexdigest()
+    plain, marked = (chunks_of(path.read_bytes()) for path in paths[:2])
+    assert b"TrainedAlgorithmic" not in b"".join(plain.get(b"iTXt", []))
+    assert b"TrainedAlgorithmic" in b"".join(marked[b"iTXt"])
+    assert marked[b"cICP"] == [bytes((1, 1, 0, 1))]
+    assert any(STATEMENT.encode() in text for text in marked[b"tEXt"])
+
+
+def test_a_snapshot_of_a_bicubic_picture_does_not_claim_a_generator(tmp_path: Path) -> None:
+    original = random_frame(32, 16)
+    paths = write_snapshot(Shown(0, enlarged(original), original, "bicubic-x2"), LiveStatus(), tmp_path, {})
+    assert json.loads(paths[2].read_text())["statement"] == BICUBIC_STATEMENT
+    assert b"TrainedAlgorithmic" not in paths[1].read_bytes()
+
+
+def test_snapshots_of_one_moment_do_not_replace_each_other(tmp_path: Path) -> None:
+    original = random_frame(32, 16)
+    shown = Shown(0, enlarged(original), original, "fast-x2")
+    paths = {path for _ in range(5) for path in write_snapshot(shown, LiveStatus(), tmp_path, {})}
+    assert len(paths) == 15 == len(list(tmp_path.iterdir()))
+
+
+def test_a_slate_is_no_snapshot_and_a_folder_that_cannot_be_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="got a slate"):
+        write_snapshot(shown_slate(0), LiveStatus(), tmp_path, {})
+    (tmp_path / "file").touch()
+    original = random_frame(32, 16)
+    with pytest.raises(OutputError, match="expected to write a snapshot"):
+        write_snapshot(Shown(0, enlarged(original), original, "fast-x2"), LiveStatus(), tmp_path / "file", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

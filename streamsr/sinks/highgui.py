@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import os
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -13,9 +14,12 @@ from streamsr.display.keys import key_name
 from streamsr.display.viewport import Picture
 
 ZOOMS_BY_ITSELF = "QT"
-"""The framework whose windows enlarge their picture when the wheel turns, which nothing but a new window undoes."""
+"""The framework whose windows enlarge what they show when the wheel turns, and shrink it when it turns back.
 
-WHEEL_REST_S = 0.15
+Nothing switches that off, and a window opened anew sometimes stays black; so the wheel is left to it.
+"""
+
+FONTS = "QT_QPA_FONTDIR"
 NOTCH = 120
 """What HighGUI reports for one notch of a wheel, in the upper 16 bits of the flags."""
 
@@ -48,7 +52,6 @@ class HighGuiWindow:
         self.title, self.size, self.closed = title, size, False
         self._full_screen = False
         self._events: list[MouseEvent] = []
-        self._wheel_at_s: float | None = None
         self._zooms_by_itself = window_framework().startswith(ZOOMS_BY_ITSELF)
 
     def __enter__(self) -> HighGuiWindow:
@@ -60,7 +63,7 @@ class HighGuiWindow:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close it."""
-        if not self.closed:
+        if self._is_there():
             cv2.destroyWindow(self.title)
             cv2.waitKeyEx(1)
 
@@ -75,12 +78,10 @@ class HighGuiWindow:
             The name of the key that was pressed; empty where none was.
         """
         name = key_name(cv2.waitKeyEx(1))
-        if cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1:
+        if not self._is_there():
             self.closed = True
             return name
         self.size = self._rect()[2:]
-        if self._wheel_at_s is not None and time.monotonic() - self._wheel_at_s > WHEEL_REST_S:
-            self._open_anew()
         return name
 
     def mouse(self) -> list[MouseEvent]:
@@ -102,19 +103,19 @@ class HighGuiWindow:
         )
 
     def _open(self) -> None:
+        if not Path(os.environ.get(FONTS, "")).is_dir():
+            # OpenCV's wheel names a folder for fonts that it lacks, and Qt complains of that at every window.
+            os.environ[FONTS] = str(Path(cv2.__file__).parent)
         cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_FREERATIO | cv2.WINDOW_GUI_NORMAL)
         cv2.resizeWindow(self.title, *self.size)
         cv2.setMouseCallback(self.title, self._on_mouse)
 
-    def _open_anew(self) -> None:
-        """Undo the zoom of the window itself: it would come on top of the view's, and hide labels and badge."""
-        self._wheel_at_s = None
-        x, y = self._rect()[:2]
-        cv2.destroyWindow(self.title)
-        self._open()
-        cv2.moveWindow(self.title, x, y)
-        if self._full_screen:
-            self.set_full_screen(True)
+    def _is_there(self) -> bool:
+        """Return whether the window is still open; Qt answers that with an error when its last one was closed."""
+        try:
+            return bool(cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1)
+        except cv2.error:
+            return False
 
     def _rect(self) -> tuple[int, int, int, int]:
         x, y, width, height = cv2.getWindowImageRect(self.title)
@@ -122,9 +123,7 @@ class HighGuiWindow:
 
     def _on_mouse(self, kind: int, x: int, y: int, flags: int, _: Any) -> None:
         act = _ACTS.get(kind)
-        if act is None:
+        if act is None or (act is MouseAct.WHEEL and self._zooms_by_itself):
             return
         notches = (flags >> 16) / NOTCH if act is MouseAct.WHEEL else 0.0
-        if act is MouseAct.WHEEL and self._zooms_by_itself:
-            self._wheel_at_s = time.monotonic()
         self._events.append(MouseEvent(act, x, y, notches))

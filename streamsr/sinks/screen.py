@@ -7,6 +7,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 
 from streamsr.errors import UsageError
@@ -14,6 +15,9 @@ from streamsr.sinks.highgui import window_framework
 
 NEXT_STEP = "use --view web, or --view none with --record"
 PATIENCE_S = 20.0
+
+SPOILED = "/av.libs/libxcb-shm"
+"""Library of PyAV's wheel that Qt finds instead of its own where PyAV was loaded first."""
 PROBE = """
 import sys, cv2
 cv2.namedWindow("streamsr")
@@ -33,7 +37,7 @@ class ScreenProbe:
         environment: that says which display; None takes the program's own.
 
     Raises:
-        UsageError: there is no display, it cannot be reached, or this OpenCV has no windows.
+        UsageError: there is no display, it cannot be reached, or this OpenCV has no windows or was loaded too late.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
@@ -43,6 +47,8 @@ class ScreenProbe:
             raise UsageError(f"--view window: expected OpenCV with windows, got a headless build; {NEXT_STEP}")
         if not sys.platform.startswith("linux"):
             return
+        if _is_spoiled():
+            raise UsageError("--view window: expected OpenCV loaded before PyAV, got PyAV first; import cv2 before av")
         if not (environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY")):
             raise UsageError(f"--view window: expected a display, got none (DISPLAY is not set); {NEXT_STEP}")
         pipe = subprocess.PIPE
@@ -75,6 +81,11 @@ class ScreenProbe:
         if not program.stdout.readline():
             said = _end(program)
             raise UsageError(f"--view window: expected a display, got {_first_line(said)}; {NEXT_STEP}")
+
+
+def _is_spoiled() -> bool:
+    """Return whether OpenCV's windows would use the X11 libraries that PyAV brings, and so hang without end."""
+    return SPOILED in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
 
 
 def _end(program: subprocess.Popen[bytes]) -> bytes:
