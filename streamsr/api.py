@@ -7,6 +7,8 @@ from types import TracebackType
 from typing import Any, Literal, overload
 
 import cv2  # noqa: F401 (before PyAV, whose X11 libraries hang the windows of an OpenCV that is loaded after it)
+
+# isort: split
 import av
 import numpy as np
 from numpy.typing import NDArray
