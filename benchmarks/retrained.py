@@ -40,15 +40,15 @@ def budget(name: str, data: Path, runs: Path) -> PretrainSettings:
         model=name,
         data=str(data),
         output=str(runs / name),
-        steps=1_200,
+        steps=800,
         batch=16,
         patch_px=48,
         learning_rate=1e-3,
         warm_steps=100,
-        validate_every=600,
+        validate_every=400,
         checkpoint_every=200,
         log_every=100,
-        finetune_steps=200,
+        finetune_steps=100,
         device="cpu",
     )
 

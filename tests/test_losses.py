@@ -23,6 +23,7 @@ from streamsr.training.losses import (
     feature_loss,
     fft_l1,
     generator_adversarial_loss,
+    log_squared,
     luma_of_rgb,
     mean_squared,
     reduce_bicubic,
@@ -85,6 +86,15 @@ def test_picture_losses_give_the_same_under_autocast(name: str, pair: tuple[Tens
     plain = PICTURE_LOSSES[name](output, truth)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(PICTURE_LOSSES[name](output, truth), plain)
+
+
+def test_the_logarithm_of_the_error_weighs_every_crop_alike(pair: tuple[Tensor, Tensor]) -> None:
+    output, truth = pair
+    psnr = [
+        -10 * torch.log10((ours - theirs).square().mean() + 1e-6) for ours, theirs in zip(output, truth, strict=True)
+    ]
+    expected = -torch.stack(psnr).mean() * torch.log(torch.tensor(10.0)) / 10
+    torch.testing.assert_close(log_squared(output, truth), expected)
 
 
 def test_charbonnier_and_squared_error_are_their_formulas() -> None:

@@ -37,6 +37,7 @@ from streamsr.training.commands import train
 from streamsr.training.curves import append_line, draw_curves, read_log
 from streamsr.training.data import bicubic_up, field_masks, load_pairs
 from streamsr.training.features import FeatureTraining, reduced_at_random
+from streamsr.training.losses import charbonnier, log_squared
 from streamsr.training.networks import save_weights
 from streamsr.training.pretrain import Distilling, Pretraining, enlarge, psnr_on_device, through_codec
 from streamsr.training.run import BEST, Run
@@ -637,6 +638,30 @@ def test_the_loss_has_the_distance_from_the_teacher_at_its_weight_until_the_last
     apart = (output - teacher(crops.lr)).abs().mean()
     torch.testing.assert_close(run.loss_of(output, crops, exact=False), alone + 0.75 * apart, rtol=1e-3, atol=0)
     assert torch.equal(run.loss_of(output, crops, exact=True), (output - crops.hr).square().mean())
+
+
+def test_the_last_steps_lower_what_the_settings_say(data: Path, tmp_path: Path) -> None:
+    run = Pretraining(settings_for(data, tmp_path / "run", finetune_loss="psnr"))
+    run.prepare()
+    crops = run.sampler.draw()
+    output = torch.rand_like(crops.hr)
+    assert torch.equal(run.loss_of(output, crops, exact=True), log_squared(output, crops.hr))
+    assert torch.equal(run.loss_of(output, crops, exact=False), charbonnier(output, crops.hr))
+
+
+def test_robust_weights_are_judged_on_degraded_frames_the_same_every_time(data: Path, tmp_path: Path) -> None:
+    judged = []
+    for name in ("one", "two"):
+        run = Pretraining(settings_for(data, tmp_path / name, degradation="robust", validation_frames=4))
+        run.prepare()
+        judged.append(run.validation)
+    clean = load_pairs(data, "val", 2, most_per_set=4)
+    assert [pair.file for pair in judged[0]] == [pair.file for pair in clean]
+    for first, second, pair in zip(*judged, clean, strict=True):
+        assert np.array_equal(first.lr, second.lr)
+        assert np.array_equal(first.hr, pair.hr)
+        assert first.lr.shape == pair.lr.shape
+    assert any(not np.array_equal(ours.lr, pair.lr) for ours, pair in zip(judged[0], clean, strict=True))
 
 
 def test_a_student_comes_nearer_to_its_teacher(data: Path, tmp_path: Path) -> None:

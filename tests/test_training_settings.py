@@ -99,6 +99,7 @@ def test_a_file_that_is_missing_a_folder_or_no_text_is_refused(tmp_path: Path) -
         ({"ema_decay": 1.5}, "ema_decay of 0 to 1"),
         ({"device": "gpu"}, "device of auto, cpu or cuda, got 'gpu'"),
         ({"finetune_steps": -1}, "finetune_steps of 0 or more"),
+        ({"finetune_loss": "ssim"}, "finetune_loss squared or psnr, got 'ssim'"),
         ({"fft_weight": float("inf")}, "fft_weight of 0 or more, got inf"),
         ({"degradation": "dirty"}, "degradation of clean or robust"),
         ({"degradation": "robust", "coded_share": 1.2}, "coded_share of 0 to 1"),
@@ -189,6 +190,26 @@ def test_plain_students_are_collapsed_and_generators_are_themselves() -> None:
     assert isinstance(collapsed, Student)
     low = torch.rand(1, 1, 8, 8)
     torch.testing.assert_close(collapsed(low), branched(low))
+
+
+def test_a_student_starts_from_an_engines_collapsed_weights(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    shipped = Student(StudentSpec(16, 1, 2))
+    save_weights(tmp_path / "model.safetensors", shipped)
+    branched = BranchedStudent(StudentSpec(16, 1, 2))
+    load_weights(str(tmp_path / "model.safetensors"), branched)
+    low = torch.rand(1, 1, 8, 8)
+    torch.testing.assert_close(branched(low), shipped(low))
+    branched(low).sum().backward()
+    for name, parameter in branched.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.any(), f"{name} still learns"
+
+
+def test_an_engines_weights_of_another_student_are_refused(tmp_path: Path) -> None:
+    save_weights(tmp_path / "model.safetensors", Student(StudentSpec(16, 2, 2)))
+    with pytest.raises(UsageError, match=r"model\.safetensors: expected weights of the network"):
+        load_weights(str(tmp_path / "model.safetensors"), BranchedStudent(StudentSpec(16, 1, 2)))
 
 
 def small_generator(seed: int, num_blocks: int = 1) -> SRGANGenerator:
