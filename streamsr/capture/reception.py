@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import av
 from av.codec.context import ThreadType
-from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from streamsr.capture.addresses import Address, exact_rate
 from streamsr.capture.base import SourceInfo
 from streamsr.capture.decode import picture_pts
 from streamsr.capture.delivery import Arrivals, Delivery
-from streamsr.capture.devices import describe_modes
 from streamsr.capture.keeping import OriginalKeeper
-from streamsr.capture.opening import NO_TIMESTAMPS, TEXT_DEMUXERS, choose_video, list_tracks, stated_rate
+from streamsr.capture.live_opening import SourceLost, open_live, reason_of
+from streamsr.capture.opening import NO_TIMESTAMPS, choose_video, list_tracks, stated_rate
 from streamsr.capture.pictures import FrameMaker, Sampling
 from streamsr.capture.times import JUMP_BACK_S
-from streamsr.capture.unparsed import FORMATS, OPTION, SoundSplitter, begins_key_frame
+from streamsr.capture.unparsed import SCANNED, SoundSplitter, begins_key_frame
 from streamsr.config import usable_cores
 from streamsr.errors import InputError
 from streamsr.frame import Colour, PlaneLayout
@@ -40,18 +37,6 @@ PACKETLESS = frozenset({"rawvideo", "wrapped_avframe"})
 
 MOST_THREADS = 4
 """Slices decoded at once; whole frames side by side would each cost a frame of delay."""
-
-
-class SourceLost(Exception):
-    """A source that gives no more.
-
-    Attributes:
-        lasting: waiting will not mend it.
-    """
-
-    def __init__(self, text: str, *, lasting: bool = False) -> None:
-        super().__init__(text)
-        self.lasting = lasting
 
 
 class Reception:
@@ -75,7 +60,7 @@ class Reception:
         try:
             self._begin()
         except InputError as cause:
-            raise SourceLost(str(cause), lasting=True) from cause
+            raise SourceLost(str(cause), proof=1) from cause
 
     def run(self) -> None:
         """Read to the end.
@@ -92,40 +77,48 @@ class Reception:
                 self._container.close()
 
     def _begin(self) -> None:
+        """Choose the tracks, and make what turns their packets into frames."""
         address, container = self.address, self._container
         self._video, notices = choose_video(container, address.shown)
         tracks, left_out = list_tracks(container)
+        self._tracks = [self._video, *(track.template for track in tracks if track.kind == "audio")]
+        self._splitters = {track.index: SoundSplitter(track) for track in self._tracks[1:] if address.whole}
         context = self._video.codec_context
         context.thread_type, context.thread_count = ThreadType.SLICE, min(MOST_THREADS, usable_cores())
         self._context: Any = context
-        timed = not container.format.flags & NO_TIMESTAMPS
-        rate = stated_rate(self._video, timed=timed) or exact_rate(address) or DEFAULT_RATE
-        time_base = self._video.time_base or Fraction(1, 1000) if timed else 1 / rate
-        self._sampling = Sampling(
-            codec=context.name,
-            time_base=time_base,
+        self._packetless = context.name in PACKETLESS
+        self._sampling = self._sample()
+        self._facts = self._know()
+        self._shape: tuple[int, int, str] | None = None
+        self._start_stretch()
+        is_hls = container.format.name.startswith("hls")
+        recorded = address.kind == "network" and bool(container.duration) and not is_hls
+        self._delivery.open(paced=address.paced or recorded)
+        for notice in notices + left_out + self._surprises(recorded):
+            self._delivery.note(notice)
+        self._keeper.begin_source([] if self._packetless else self._tracks, self._sampling.rate)
+
+    def _sample(self) -> Sampling:
+        """Say how the pictures are timed: by the source where it states times, else by the rate that was given."""
+        timed = not self._container.format.flags & NO_TIMESTAMPS
+        stated, given = stated_rate(self._video, timed=timed), exact_rate(self.address)
+        rate = (stated or given if timed else given or stated) or DEFAULT_RATE
+        return Sampling(
+            codec=self._context.name,
+            time_base=self._video.time_base or Fraction(1, 1000) if timed else 1 / rate,
             rate=rate,
             timed=timed,
             sample_aspect=self._video.sample_aspect_ratio or Fraction(1),
-            deinterlace=address.deinterlace,
+            deinterlace=self.address.deinterlace,
         )
-        self._packetless = context.name in PACKETLESS
-        self._tracks = [self._video, *(track.template for track in tracks if track.kind == "audio")]
-        recorded = (
-            address.kind == "network" and bool(container.duration) and not container.format.name.startswith("hls")
-        )
-        self._splitters = {track.index: SoundSplitter(track) for track in self._tracks[1:] if address.whole}
-        self._delivery.open(paced=address.paced or recorded)
-        for notice in notices + left_out:
-            self._delivery.note(notice)
-        asked = dict(address.options).get("video_size")
-        if address.kind == "device" and asked not in (None, f"{context.width}x{context.height}"):
-            self._delivery.note(f"{asked} was asked for, the device gives {context.width}x{context.height}")
-        if recorded and not address.paced:
-            self._delivery.note("a recording, not a live source: played at its own pace")
-        self._facts = self._know()
-        self._start_stretch()
-        self._keeper.begin_source([] if self._packetless else self._tracks, rate)
+
+    def _surprises(self, recorded: bool) -> list[str]:
+        """Return what the user may not expect of this source, one line each."""
+        asked, given = dict(self.address.options).get("video_size"), f"{self._context.width}x{self._context.height}"
+        lines = ["a recording, not a live source: played at its own pace"] if recorded else []
+        if self.address.kind == "device" and asked not in (None, given):
+            lines.append(f"{asked} was asked for, the device gives {given}")
+        return lines
 
     def _know(self) -> SourceInfo:
         sampling = self._sampling
@@ -147,7 +140,6 @@ class Reception:
         self._maker = FrameMaker(self._sampling, self._delivery.note)
         self._arrivals = Arrivals()
         self._last_s: Fraction | None = None
-        self._shape: tuple[int, int, str] | None = None
 
     def _packets(self) -> Iterator[Any]:
         """Read packets, going on past errors that pass."""
@@ -174,8 +166,9 @@ class Reception:
         if packet.is_corrupt:
             self._delivery.damage()
         pictures = self._decode(packet)
-        for picture in pictures:
-            self._note_shape(picture)
+        differing = [picture for picture in pictures if self._differs(picture)]
+        if differing:
+            self._keeper.renew()
         if not self._packetless and self._keeper.is_wanted:
             self._mark_key_frame(packet, pictures)
             self._keeper.take(packet, is_video=True, arrived_ns=arrived_ns)
@@ -191,9 +184,13 @@ class Reception:
 
     def _mark_key_frame(self, packet: Any, pictures: list[VideoFrame]) -> None:
         """Say what the parser, where it is not used, would have said."""
-        if self.address.whole and not packet.is_keyframe:
-            shown = any(picture.key_frame for picture in pictures)
-            packet.is_keyframe = shown or begins_key_frame(bytes(packet), self._sampling.codec)
+        if not self.address.whole or packet.is_keyframe:
+            return
+        codec = self._sampling.codec
+        if codec in SCANNED:
+            packet.is_keyframe = begins_key_frame(bytes(packet), codec)
+        else:
+            packet.is_keyframe = any(picture.key_frame for picture in pictures)
 
     def _decode(self, packet: Any) -> list[VideoFrame]:
         try:
@@ -203,12 +200,16 @@ class Reception:
                 self._delivery.damage()
             return []
 
-    def _note_shape(self, picture: VideoFrame) -> None:
-        """Begin a new recording of the original when pictures become of another size or format."""
-        shape = (picture.width, picture.height, picture.format.name)
-        if self._shape not in (None, shape):
-            self._keeper.renew()
-        self._shape = shape
+    def _differs(self, picture: VideoFrame) -> bool:
+        """Return whether a picture is of another size, format or recording than those before it."""
+        before, self._shape = self._shape, (picture.width, picture.height, picture.format.name)
+        return self._jumps(picture) or before not in (None, self._shape)
+
+    def _jumps(self, picture: VideoFrame) -> bool:
+        pts = picture_pts(picture)
+        if pts is None or self._last_s is None or not self._sampling.timed:
+            return False
+        return not -JUMP_BACK_S < pts * self._sampling.time_base - self._last_s < JUMP_AHEAD_S
 
     def _show(self, picture: VideoFrame, arrived_ns: int) -> None:
         if picture.is_corrupt:
@@ -221,20 +222,17 @@ class Reception:
             for frame in self._maker.make(picture):
                 self._delivery.give(frame, self._facts, self._arrivals.take())
         except InputError as cause:
-            raise SourceLost(str(cause), lasting=True) from cause
+            raise SourceLost(str(cause), proof=1) from cause
 
     def _watch_time(self, picture: VideoFrame) -> None:
-        pts = picture_pts(picture)
-        if pts is None or not self._sampling.timed:
-            return
-        now_s = pts * self._sampling.time_base
-        if self._last_s is not None and not -JUMP_BACK_S < now_s - self._last_s < JUMP_AHEAD_S:
+        """Begin a new stretch where the source's clock jumps."""
+        if self._jumps(picture):
             self._flush()
             self._start_stretch()
             self._delivery.jump()
-            self._keeper.renew()
             self._delivery.note("the source's clock jumps: times are joined")
-        self._last_s = now_s
+        pts = picture_pts(picture)
+        self._last_s = None if pts is None else pts * self._sampling.time_base
 
     def _finish(self) -> None:
         for picture in self._decode(None):
@@ -244,69 +242,3 @@ class Reception:
     def _flush(self) -> None:
         for frame in self._maker.flush():
             self._delivery.give(frame, self._facts, self._arrivals.take())
-
-
-def open_live(address: Address) -> tuple[InputContainer, Address]:
-    """Open a source with PyAV, in bounded time as far as FFmpeg heeds it.
-
-    A web server's transport stream is only known as such once it is open, and is opened once more.
-
-    Returns:
-        The source, and its address with what was learnt.
-
-    Raises:
-        SourceLost: it cannot be opened.
-    """
-    container = _open(address)
-    if container.format.name in TEXT_DEMUXERS:
-        raise SourceLost(f"{address.shown}: expected a video, found text; check the name", lasting=True)
-    if address.target.startswith("http") and container.format.name in FORMATS and not address.whole:
-        container.close()
-        address = replace(address, whole=True)
-        container = _open(address)
-    return container, address
-
-
-def _open(address: Address) -> InputContainer:
-    try:
-        return av.open(
-            address.target,
-            format=address.demuxer,
-            options={**(OPTION if address.whole else {}), **dict(address.options)},
-            metadata_errors="replace",
-            timeout=None if address.may_stall else (address.open_timeout_s, address.read_timeout_s),
-        )
-    except av.error.FFmpegError as cause:
-        text = f"{address.shown}: cannot be opened: {reason_of(cause, address, opening=True)}"
-        offers = describe_modes(address.target) if address.kind == "device" else ""
-        text += f"; it offers {offers}" if offers else ""
-        raise SourceLost(text, lasting=is_lasting(cause, address)) from cause
-
-
-def reason_of(cause: av.error.FFmpegError, address: Address, *, opening: bool = False) -> str:
-    """Say what FFmpeg met, in words that hold no part of the address."""
-    if isinstance(cause, (av.error.ExitError, av.error.TimeoutError)):
-        return f"nothing came within {address.open_timeout_s if opening else address.read_timeout_s:g} s"
-    if isinstance(cause, av.error.EOFError):
-        return "it ended before its first picture"
-    if isinstance(cause, av.error.InvalidDataError):
-        return "expected video, found other data; check the source and --input-format"
-    if cause.errno == errno.EBUSY:
-        return "it is busy: close the program that uses it"
-    if address.kind == "device" and cause.errno == errno.EINVAL:
-        return "it does not offer this size, rate or format; see streamsr devices"
-    return str(cause.strerror or "it failed")
-
-
-def is_lasting(cause: av.error.FFmpegError, address: Address) -> bool:
-    """Return whether waiting will not mend an error of opening."""
-    lasting = (
-        av.error.InvalidDataError,
-        av.error.HTTPClientError,
-        av.error.LookupError,
-        av.error.FileNotFoundError,
-        av.error.PermissionError,
-        av.error.ArgumentError,
-    )
-    ended = isinstance(cause, av.error.EOFError) and not address.recurs
-    return ended or isinstance(cause, lasting) or cause.errno == errno.EBUSY
