@@ -1,4 +1,4 @@
-"""Sinks: where enlarged frames go. A recording, or nowhere at all."""
+"""Sinks: where enlarged frames go. A recording, or nowhere; `web` (a page) and `metrics` need the extra ``web``."""
 
 from streamsr.sinks.base import Sink, SinkReport
 from streamsr.sinks.encoders import available_encoders, probe_encoder
