@@ -90,6 +90,7 @@ function lost(isOver) {
   $("veil").classList.add("lost");
   $("veil").hidden = false;
   document.body.classList.add("lost");
+  $("alarm").textContent = "";
   $("state").textContent = "NO CONNECTION"; // what stood there, and all other figures, are of another time
   $("state").dataset.kind = "bad";
   document.title = "NO CONNECTION · streamsr";
