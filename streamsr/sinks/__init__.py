@@ -1,4 +1,4 @@
-"""Sinks: where enlarged frames go. A recording, or nowhere at all."""
+"""Sinks: where enlarged frames go. A recording, or nowhere; `web` (a page) and `metrics` need the extra ``web``."""
 
 from __future__ import annotations
 

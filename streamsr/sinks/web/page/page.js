@@ -59,6 +59,8 @@ function hear(message) {
   lastStatus = message;
   session = message.all.session;
   stage.rungs = session.rungs;
+  document.title = session.state === "live" ? "streamsr live" : `${session.state.toUpperCase()} · streamsr`;
+  while (drawn[0] < performance.now() - 2000) drawn.shift();
   tell(message, drawn.length / 2);
   rateGraph.add(session.rate_shown);
   latencyGraph.draw({ limit: session.max_latency_ms, unit: "ms deadline" });
@@ -88,8 +90,10 @@ function lost(isOver) {
   $("veil").classList.add("lost");
   $("veil").hidden = false;
   document.body.classList.add("lost");
+  $("alarm").textContent = "";
   $("state").textContent = "NO CONNECTION"; // what stood there, and all other figures, are of another time
   $("state").dataset.kind = "bad";
+  document.title = "NO CONNECTION · streamsr";
   unfreeze();
 }
 
@@ -169,7 +173,8 @@ function giveUpThin() {
 
 function fullScreen() {
   if (document.fullscreenElement) document.exitFullscreen();
-  else $("stage").requestFullscreen?.().catch(() => toast("this browser refuses full screen"));
+  else if (!$("stage").requestFullscreen) toast("this browser shows no page in full screen");
+  else $("stage").requestFullscreen().catch(() => toast("this browser refuses full screen"));
 }
 
 function drawOverlay() {
@@ -211,7 +216,7 @@ function act(command) {
 
 for (const button of document.querySelectorAll("button[data-command]")) {
   const key = button.dataset.key;
-  if (key) button.setAttribute("aria-keyshortcuts", key === "space" ? "Space" : key);
+  if (key) button.setAttribute("aria-keyshortcuts", { space: "Space", "+": "Plus" }[key] ?? key);
   button.addEventListener("click", () => act(button.dataset.command));
 }
 
