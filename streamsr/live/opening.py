@@ -169,7 +169,8 @@ def open_session(
         if settings.metrics_port is not None:
             from streamsr.sinks.metrics import MetricsServer
 
-            session.metrics = metrics = stack.enter_context(MetricsServer(settings.metrics_port, session.status))
+            metrics = MetricsServer(settings.metrics_port, session.status, lambda: getattr(view, "num_viewers", 0))
+            session.metrics = stack.enter_context(metrics)
             say(f"metrics at {metrics.url}")
         if settings.view == "web":
             say(f"open {getattr(view, 'url', '')}")
