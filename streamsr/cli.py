@@ -16,6 +16,7 @@ from streamsr.config import DEFAULT_ENGINE, GeneratorSettings, ReadSettings, Ups
 from streamsr.engine_commands import engine_app
 from streamsr.errors import EngineError, Interrupted, StreamsrError, UsageError
 from streamsr.interrupt import heeding_interrupts
+from streamsr.live_commands import devices
 from streamsr.train_commands import train_app
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(engine_app, name="engine")
 app.add_typer(train_app, name="train")
+app.command()(devices)
 
 EXIT_SOME_FAILED = 1
 RUNTIMES = ("auto", "openvino", "torch", "onnxruntime", "cuda", "tensorrt", "fused")

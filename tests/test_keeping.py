@@ -17,7 +17,7 @@ from streamsr.capture.segments import lossless_format
 from streamsr.config import FeedSettings
 from streamsr.errors import InputError
 from tests.feeders import Memory, Server, chunks_of, packet_hashes, running
-from tests.videos import make_video, read_number, read_numbers
+from tests.videos import make_video, read_numbers
 
 PACED = FeedSettings(pace=True)
 

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "streamsr"
 ROOMS = (
     "__main__",
     "cli",
+    "live_commands",
     "engine_commands",
     "train_commands",
     "interrupt",

@@ -17,6 +17,7 @@ from streamsr.capture.addresses import Address, exact_rate
 from streamsr.capture.base import SourceInfo
 from streamsr.capture.decode import picture_pts
 from streamsr.capture.delivery import Arrivals, Delivery
+from streamsr.capture.devices import describe_modes
 from streamsr.capture.keeping import OriginalKeeper
 from streamsr.capture.opening import NO_TIMESTAMPS, TEXT_DEMUXERS, choose_video, list_tracks, stated_rate
 from streamsr.capture.pictures import FrameMaker, Sampling
@@ -111,6 +112,9 @@ class Reception:
         self._delivery.open(paced=address.paced or recorded)
         for notice in notices + left_out:
             self._delivery.note(notice)
+        asked = dict(address.options).get("video_size")
+        if address.kind == "device" and asked not in (None, f"{context.width}x{context.height}"):
+            self._delivery.note(f"{asked} was asked for, the device gives {context.width}x{context.height}")
         if recorded and not address.paced:
             self._delivery.note("a recording, not a live source: played at its own pace")
         self._facts = self._know()
@@ -238,6 +242,8 @@ def open_live(address: Address) -> InputContainer:
         )
     except av.error.FFmpegError as cause:
         text = f"{address.shown}: cannot be opened: {reason_of(cause, address, opening=True)}"
+        offers = describe_modes(address.target) if address.kind == "device" else ""
+        text += f"; it offers {offers}" if offers else ""
         raise SourceLost(text, lasting=is_lasting(cause, address)) from cause
     if container.format.name in TEXT_DEMUXERS:
         raise SourceLost(f"{address.shown}: expected a video, found text; check the name", lasting=True)
