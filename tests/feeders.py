@@ -220,6 +220,7 @@ class Server:
                 connection.recv(4096)
                 connection.sendall(f"HTTP/1.0 {self.status}\r\nContent-Type: video/mp2t\r\n\r\n".encode())
             started_s, number = time.monotonic(), 0
+            self.first_s = started_s
             if self.every is not None:
                 number = -(-round((started_s - self._started_s) * RATE) // self.every) * self.every
                 started_s = self._started_s

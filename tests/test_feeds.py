@@ -229,6 +229,15 @@ def test_standard_input_takes_every_form(settings, form):
     assert rises(memory.numbers)
 
 
+def test_a_picture_of_a_transport_stream_waits_for_one_packet_at_most():
+    chunks = chunks_of()
+    memory = Memory()
+    with standard_input() as pipe, running(open_feed("-", FeedSettings(input_format="mpegts")), memory):
+        for chunk in chunks[:40]:
+            os.write(pipe, chunk)
+        memory.wait(lambda: memory.frames and memory.numbers[-1] >= 38)  # FFmpeg's parser would hold 38 back as well
+
+
 def test_a_reader_that_is_killed_is_replaced():
     memory, feed = Memory(), open_feed("testsrc:endoscopy:size=128x96")
     with running(feed, memory):

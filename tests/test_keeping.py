@@ -41,6 +41,42 @@ def test_kept_packets_are_those_of_the_source_bit_for_bit(tmp_path):
     assert str(kept) in memory.wait_state(FeedState.KEPT).text
 
 
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"g": "5", "bf": "2"}),
+        ("libx265", {"x265-params": "keyint=5:bframes=0:log-level=none"}),
+        ("mpeg2video", {"g": "5"}),
+    ],
+)
+def test_a_transport_stream_is_kept_whole_though_it_is_read_unparsed(tmp_path, codec, options):
+    source = make_video(tmp_path / "a.ts", codec=codec, num_frames=20, audio=True, options=options)
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    memory = Memory()
+    feed = open_feed(str(source), FeedSettings(pace=True, input_format="mpegts"))
+    assert feed.address.whole
+    feed.keep_original(str(folder))
+    with running(feed, memory):
+        memory.wait_state(FeedState.ENDED)
+    (kept,) = kept_files(folder)
+    assert read_numbers(kept) == read_numbers(source) == memory.numbers
+    assert packet_times(kept, "video") == pytest.approx(packet_times(source, "video"), abs=0.002)
+    sound, whole = packet_times(kept, "audio"), packet_times(source, "audio")
+    assert len(whole) - 4 <= len(sound) <= len(whole)  # what came before the first key frame is not kept
+    assert sound == pytest.approx(whole[-len(sound) :], abs=0.002)
+    with av.open(str(kept)) as container:
+        assert sum(frame.samples for frame in container.decode(audio=0)) == 1024 * len(sound)
+
+
+def packet_times(path: Path, kind: str) -> list[float]:
+    """Return when the packets of one kind are shown, from the first picture on, in seconds."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux() if packet.size]
+        start_s = min(float(p.pts * p.time_base) for p in packets if p.stream.type == "video")
+        return [float(p.pts * p.time_base) - start_s for p in packets if p.stream.type == kind]
+
+
 def test_keeping_begins_with_a_key_frame_and_ends_when_told(tmp_path):
     memory = Memory()
     with Server(chunks_of()) as server, running(feed := open_feed(server.url), memory):

@@ -9,7 +9,17 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from streamsr.capture.protocols import HLS_PATIENCE_S, PROBE, is_playlist, options_of, redact, refuse_url, scheme_of
+from streamsr.capture.protocols import (
+    HLS_PATIENCE_S,
+    PROBE,
+    WHOLE,
+    is_playlist,
+    options_of,
+    redact,
+    refuse_url,
+    scheme_of,
+)
+from streamsr.capture.unparsed import FORMATS
 from streamsr.config import FeedSettings
 from streamsr.errors import InputError, InputNotFound, UsageError
 
@@ -29,6 +39,7 @@ class Address:
         shown: what it is called in events, errors and recordings.
         demuxer: FFmpeg's name; None lets it find out.
         options: FFmpeg's, as (key, value) pairs.
+        whole: packets are known to hold whole pictures, so that none needs to wait for the next one's beginning.
         paced: played at its own pace, since it would give everything at once.
         loop: begun anew at its end.
         rate: frames a second where the source states no times, as a fraction's text.
@@ -44,6 +55,7 @@ class Address:
     shown: str
     demuxer: str | None = None
     options: tuple[tuple[str, str], ...] = ()
+    whole: bool = False
     paced: bool = False
     loop: bool = False
     rate: str | None = None
@@ -114,6 +126,7 @@ def _check(settings: FeedSettings) -> None:
 def _address(settings: FeedSettings, **values: Any) -> Address:
     options = {**dict(values.pop("options", {})), **dict(settings.options)}
     common: dict[str, Any] = {
+        "whole": settings.input_format in FORMATS,
         "loop": settings.loop,
         "rate": None if settings.rate is None else str(settings.rate),
         "deinterlace": settings.deinterlace,
@@ -166,6 +179,7 @@ def _remote(name: str, settings: FeedSettings) -> Address:
         shown=redact(name),
         demuxer=_demuxer(settings.input_format),
         options=options_of(scheme_of(name), longest_s=max(settings.open_timeout_s, settings.read_timeout_s)),
+        whole=settings.input_format in FORMATS or scheme_of(name) in WHOLE,
         paced=settings.pace or patient,
         **timeouts,
     )

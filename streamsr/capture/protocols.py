@@ -10,6 +10,9 @@ from streamsr.errors import UsageError
 TCP_BASED = frozenset({"http", "https", "tcp", "rtmp", "rtmps"})
 SCHEMES = TCP_BASED | {"rtsp", "rtsps", "udp", "rtp"}
 
+WHOLE = frozenset({"rtsp", "rtsps", "udp", "rtp"})
+"""Protocols whose packets hold whole pictures: RTP, and the transport streams that UDP carries."""
+
 ELSEWHERE = {
     "srt": "ffmpeg -i 'srt://...' -c copy -f mpegts - | streamsr live -",
     "ndi": "gst-launch-1.0 -q ndisrc ndi-name=... ! ... ! matroskamux streamable=true ! fdsink | streamsr live -",

@@ -39,6 +39,7 @@ class Reader:
         self._keeper: Any = None
         self._delivery: Any = None
         self._folder: str | None = None
+        self._learnt: Any = None
         self._orders = orders
         self._lock = threading.Lock()
 
@@ -59,7 +60,7 @@ class Reader:
             self._prepare(address)
             again = True
             while again:
-                self._receive(address)
+                self._receive(self._learnt or address)
                 again = address.loop and address.kind in ("file", "rendered")
             if address.recurs:
                 self._outlet.tell("lost", f"{address.shown}: it ended", lasting=False)
@@ -74,8 +75,12 @@ class Reader:
         from streamsr.capture.reception import Reception
         from streamsr.capture.rendition import Rendition
 
-        opening: Any = Rendition if address.kind == "rendered" else Reception
-        opening(address, self._delivery, self._keeper).run()
+        if address.kind == "rendered":
+            Rendition(address, self._delivery, self._keeper).run()
+            return
+        reception = Reception(address, self._delivery, self._keeper)
+        self._learnt = reception.address
+        reception.run()
 
     def _prepare(self, address: Any) -> None:
         from streamsr.capture.delivery import Delivery

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -22,6 +23,7 @@ from streamsr.capture.keeping import OriginalKeeper
 from streamsr.capture.opening import NO_TIMESTAMPS, TEXT_DEMUXERS, choose_video, list_tracks, stated_rate
 from streamsr.capture.pictures import FrameMaker, Sampling
 from streamsr.capture.times import JUMP_BACK_S
+from streamsr.capture.unparsed import FORMATS, OPTION, SoundSplitter, begins_key_frame
 from streamsr.config import usable_cores
 from streamsr.errors import InputError
 from streamsr.frame import Colour, PlaneLayout
@@ -60,13 +62,16 @@ class Reception:
         delivery: takes the frames.
         keeper: takes the packets.
 
+    Attributes:
+        address: with what was learnt of the source, for the next opening.
+
     Raises:
         SourceLost: it cannot be opened, or holds no video.
     """
 
     def __init__(self, address: Address, delivery: Delivery, keeper: OriginalKeeper) -> None:
-        self._address, self._delivery, self._keeper = address, delivery, keeper
-        self._container = open_live(address)
+        self._delivery, self._keeper = delivery, keeper
+        self._container, self.address = open_live(address)
         try:
             self._begin()
         except InputError as cause:
@@ -87,7 +92,7 @@ class Reception:
                 self._container.close()
 
     def _begin(self) -> None:
-        address, container = self._address, self._container
+        address, container = self.address, self._container
         self._video, notices = choose_video(container, address.shown)
         tracks, left_out = list_tracks(container)
         context = self._video.codec_context
@@ -109,6 +114,7 @@ class Reception:
         recorded = (
             address.kind == "network" and bool(container.duration) and not container.format.name.startswith("hls")
         )
+        self._splitters = {track.index: SoundSplitter(track) for track in self._tracks[1:] if address.whole}
         self._delivery.open(paced=address.paced or recorded)
         for notice in notices + left_out:
             self._delivery.note(notice)
@@ -123,9 +129,9 @@ class Reception:
 
     def _know(self) -> SourceInfo:
         sampling = self._sampling
-        duration = self._container.duration if self._address.kind == "file" and not self._address.loop else None
+        duration = self._container.duration if self.address.kind == "file" and not self.address.loop else None
         return SourceInfo(
-            name=self._address.shown,
+            name=self.address.shown,
             width=self._context.width,
             height=self._context.height,
             layout=PlaneLayout(),
@@ -157,23 +163,37 @@ class Reception:
             except av.error.FFmpegError as cause:
                 num_errors += 1
                 if num_errors > MOST_ERRORS or not isinstance(cause, av.error.InvalidDataError):
-                    raise SourceLost(f"{self._address.shown}: {reason_of(cause, self._address)}") from cause
+                    raise SourceLost(f"{self.address.shown}: {reason_of(cause, self.address)}") from cause
                 self._delivery.damage()
 
     def _take(self, packet: Any, arrived_ns: int) -> None:
         self._delivery.alive()
         if packet.stream_index != self._video.index:
-            self._keeper.take(packet, is_video=False, arrived_ns=arrived_ns)
+            self._take_sound(packet, arrived_ns)
             return
         if packet.is_corrupt:
             self._delivery.damage()
         pictures = self._decode(packet)
         for picture in pictures:
             self._note_shape(picture)
-        if not self._packetless:
+        if not self._packetless and self._keeper.is_wanted:
+            self._mark_key_frame(packet, pictures)
             self._keeper.take(packet, is_video=True, arrived_ns=arrived_ns)
         for picture in pictures:
             self._show(picture, arrived_ns)
+
+    def _take_sound(self, packet: Any, arrived_ns: int) -> None:
+        splitter = self._splitters.get(packet.stream_index)
+        if not self._keeper.is_wanted:
+            return
+        for piece in [packet] if splitter is None else splitter.split(packet):
+            self._keeper.take(piece, is_video=False, arrived_ns=arrived_ns)
+
+    def _mark_key_frame(self, packet: Any, pictures: list[VideoFrame]) -> None:
+        """Say what the parser, where it is not used, would have said."""
+        if self.address.whole and not packet.is_keyframe:
+            shown = any(picture.key_frame for picture in pictures)
+            packet.is_keyframe = shown or begins_key_frame(bytes(packet), self._sampling.codec)
 
     def _decode(self, packet: Any) -> list[VideoFrame]:
         try:
@@ -226,17 +246,33 @@ class Reception:
             self._delivery.give(frame, self._facts, self._arrivals.take())
 
 
-def open_live(address: Address) -> InputContainer:
+def open_live(address: Address) -> tuple[InputContainer, Address]:
     """Open a source with PyAV, in bounded time as far as FFmpeg heeds it.
+
+    A web server's transport stream is only known as such once it is open, and is opened once more.
+
+    Returns:
+        The source, and its address with what was learnt.
 
     Raises:
         SourceLost: it cannot be opened.
     """
+    container = _open(address)
+    if container.format.name in TEXT_DEMUXERS:
+        raise SourceLost(f"{address.shown}: expected a video, found text; check the name", lasting=True)
+    if address.target.startswith("http") and container.format.name in FORMATS and not address.whole:
+        container.close()
+        address = replace(address, whole=True)
+        container = _open(address)
+    return container, address
+
+
+def _open(address: Address) -> InputContainer:
     try:
-        container = av.open(
+        return av.open(
             address.target,
             format=address.demuxer,
-            options=dict(address.options),
+            options={**(OPTION if address.whole else {}), **dict(address.options)},
             metadata_errors="replace",
             timeout=None if address.may_stall else (address.open_timeout_s, address.read_timeout_s),
         )
@@ -245,9 +281,6 @@ def open_live(address: Address) -> InputContainer:
         offers = describe_modes(address.target) if address.kind == "device" else ""
         text += f"; it offers {offers}" if offers else ""
         raise SourceLost(text, lasting=is_lasting(cause, address)) from cause
-    if container.format.name in TEXT_DEMUXERS:
-        raise SourceLost(f"{address.shown}: expected a video, found text; check the name", lasting=True)
-    return container
 
 
 def reason_of(cause: av.error.FFmpegError, address: Address, *, opening: bool = False) -> str:
