@@ -52,9 +52,15 @@ class Memory:
             self.events.append(event)
             self._changed.notify_all()
 
+    def fail(self, error: BaseException) -> None:
+        with self._changed:
+            self.error = error
+            self._changed.notify_all()
+
     def wait(self, condition: Callable[[], Any]) -> None:
         with self._changed:
-            assert self._changed.wait_for(condition, LONG_S), f"in vain; {len(self.frames)} frames, {self.told}"
+            self._changed.wait_for(lambda: condition() or self.error, LONG_S)
+            assert condition(), f"in vain; {len(self.frames)} frames, {self.told}, {self.error!r}"
 
     def wait_frames(self, num: int) -> None:
         """Wait for so many more frames."""
@@ -86,7 +92,7 @@ def running(feed: ProcessFeed, memory: Memory) -> Iterator[threading.Thread]:
         try:
             feed.run(memory)
         except BaseException as error:
-            memory.error = error
+            memory.fail(error)
 
     thread = threading.Thread(target=run, name="streamsr-feed")
     thread.start()
@@ -220,13 +226,33 @@ class Server:
                 connection.recv(4096)
                 connection.sendall(f"HTTP/1.0 {self.status}\r\nContent-Type: video/mp2t\r\n\r\n".encode())
             started_s, number = time.monotonic(), 0
-            self.first_s = started_s
             if self.every is not None:
                 number = -(-round((started_s - self._started_s) * RATE) // self.every) * self.every
                 started_s = self._started_s
             while not self._stopping.wait(max(0.0, started_s + number / RATE - time.monotonic())):
                 connection.sendall(self.chunks[number % len(self.chunks)])
                 number += 1
+
+
+def push(url: str, container_format: str, ending: threading.Event, options: dict[str, str]) -> None:
+    """Send numbered pictures to whoever listens at a URL, at 25 a second, until told to end; connect until it works."""
+    while not ending.wait(0.1):
+        with suppress(av.error.FFmpegError), av.open(url, "w", format=container_format, options=options) as container:
+            video: Any = container.add_stream("libx264", rate=RATE, options={"tune": "zerolatency", "g": "10"})
+            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+            number, started_s = 0, time.monotonic()
+            while not ending.wait(max(0.0, started_s + number / RATE - time.monotonic())):
+                picture = colourless(draw_picture(number), "yuv420p")
+                picture.pts = number
+                container.mux(video.encode(picture))
+                number += 1
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """Return a port of the loopback address that nobody uses."""
+    with socket.socket(socket.AF_INET, kind) as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 @contextmanager

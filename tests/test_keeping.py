@@ -20,6 +20,7 @@ from tests.feeders import Memory, Server, chunks_of, packet_hashes, running
 from tests.videos import make_video, read_numbers
 
 PACED = FeedSettings(pace=True)
+ZERO_LATENCY = (("g", "5"), ("preset", "ultrafast"), ("tune", "zerolatency"), ("qp", "20"))
 
 
 def kept_files(folder: Path) -> list[Path]:
@@ -109,19 +110,23 @@ def test_a_reconnect_begins_a_new_file(tmp_path):
     assert all(len(read_numbers(path)) >= 5 for path in kept_files(tmp_path))
 
 
-def test_a_size_change_begins_a_new_file(tmp_path):
-    small = chunks_of("mjpeg", "mjpeg", num=10, size=(64, 48), pix_fmt="yuvj420p", options=())
-    large = chunks_of("mjpeg", "mjpeg", num=10, size=(96, 80), pix_fmt="yuvj420p", options=())
+@pytest.mark.parametrize("form", ["mjpeg", "mpegts"])
+def test_a_size_change_begins_a_new_file(tmp_path, form):
+    codec, pix_fmt, options = ("mjpeg", "yuvj420p", ()) if form == "mjpeg" else ("libx264", "yuv420p", ZERO_LATENCY)
+    small, large = (
+        chunks_of(form, codec, num=20, size=size, pix_fmt=pix_fmt, options=options) for size in ((64, 48), (96, 80))
+    )
     memory = Memory()
     with Server(small + large, every=None, http=False) as server:
-        feed = open_feed(server.url, FeedSettings(input_format="mjpeg"))
+        feed = open_feed(server.url, FeedSettings(input_format=form))
         feed.keep_original(str(tmp_path))
         with running(feed, memory):
             memory.wait_state(FeedState.KEPT, 2)
-    for path in kept_files(tmp_path)[:2]:
+    for path, width in zip(kept_files(tmp_path)[:2], (64, 96), strict=True):
         with av.open(str(path)) as container:
-            sizes = {(frame.width, frame.height) for frame in container.decode(video=0)}
-        assert len(sizes) == 1
+            assert container.streams.video[0].codec_context.width == width
+            assert {frame.width for frame in container.decode(video=0)} == {width}
+        assert read_numbers(path) == list(range(20))
 
 
 def test_a_file_whose_reader_is_killed_plays_up_to_its_last_second(tmp_path):
@@ -140,7 +145,7 @@ def test_a_file_whose_reader_is_killed_plays_up_to_its_last_second(tmp_path):
 
 def test_a_full_disk_ends_keeping_and_not_the_feed(tmp_path):
     memory = Memory()
-    feed = open_feed("testsrc:endoscopy:size=128x96", FeedSettings(reserve_bytes=1 << 60))
+    feed = open_feed("lavfi:testsrc2=size=128x96", FeedSettings(reserve_bytes=1 << 60))
     feed.keep_original(str(tmp_path))
     with running(feed, memory):
         memory.wait(lambda: any("no longer kept" in line for line in memory.told))
@@ -156,7 +161,7 @@ def test_a_disk_that_fills_up_ends_keeping_and_not_the_feed(tmp_path):
         pytest.skip("only root can mount a small disk")
     try:
         memory = Memory()
-        feed = open_feed("testsrc:endoscopy:size=320x240", FeedSettings(reserve_bytes=0))
+        feed = open_feed("lavfi:testsrc2=size=320x240", FeedSettings(reserve_bytes=0))
         feed.keep_original(str(disk))
         with running(feed, memory):
             memory.wait(lambda: any("no space left" in line for line in memory.told))

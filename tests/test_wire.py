@@ -76,7 +76,7 @@ def frames(draw):
 
 
 @given(frame=frames())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 def test_every_frame_comes_out_as_it_went_in(frame):
     with pipe() as (reader, writing):
         assert Sending(head_of_frame(frame), frame.planes).advance(writing, 5.0)

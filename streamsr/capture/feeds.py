@@ -87,7 +87,7 @@ class ProcessFeed:
         self._has_run = self._has_opened = self._stalls = False
         self._info: SourceInfo | None = None
         self._kept_now: str | None = None
-        self._damaged_before = 0
+        self._damaged_before = self._num_refusals = 0
 
     @property
     def num_dropped(self) -> int:
@@ -136,6 +136,8 @@ class ProcessFeed:
 
     def _watch(self, listener: FeedListener) -> _Verdict:
         """Have the source opened, and hear of it until it is lost, over, or not wanted any more."""
+        if self._stopping.is_set():
+            return _Verdict.OVER
         self._info, self._stalls = None, False
         reader, asked, heard_s = self._need_reader(), False, time.monotonic()
         while not self._stopping.is_set():
@@ -203,7 +205,7 @@ class ProcessFeed:
         elif kind in ("keeping", "kept"):
             self._note_kept(kind, text, listener)
         elif kind in ("lost", "ended"):
-            return self._end_opening(kind, text, lasting=bool(message.head.get("lasting")), listener=listener)
+            return self._end_opening(kind, text, int(message.head.get("proof", 0)), listener)
         return None
 
     def _receive(self, message: Message, listener: FeedListener) -> None:
@@ -220,9 +222,10 @@ class ProcessFeed:
         self._has_opened, self._stalls, self._info = True, False, info
         self._tell(listener, FeedState.OPENED, f"{self.address.shown}: {text}", info)
 
-    def _end_opening(self, kind: str, text: str, *, lasting: bool, listener: FeedListener) -> _Verdict:
+    def _end_opening(self, kind: str, text: str, proof: int, listener: FeedListener) -> _Verdict:
         if kind == "lost":
-            if lasting and not self._has_opened:
+            self._num_refusals += proof > 0
+            if 0 < proof <= self._num_refusals and not self._has_opened:
                 raise InputError(text)
             self._tell(listener, FeedState.LOST, text)
             if self.address.recurs:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import queue
@@ -49,6 +50,7 @@ class Reader:
         self._outlet.tell("ready")
         while True:
             self._read(self._openings.get())
+            gc.collect()  # PyAV's containers and tracks hold each other, and tens of MB of pictures
 
     def _read(self, order: dict[str, Any]) -> None:
         """Read one opening to its end, and say how it ended."""
@@ -61,15 +63,16 @@ class Reader:
             again = True
             while again:
                 self._receive(self._learnt or address)
+                gc.collect()
                 again = address.loop and address.kind in ("file", "rendered")
             if address.recurs:
-                self._outlet.tell("lost", f"{address.shown}: it ended", lasting=False)
+                self._outlet.tell("lost", f"{address.shown}: it ended", proof=0)
             else:
                 self._outlet.tell("ended", f"{address.shown}: it ended")
         except SourceLost as cause:
-            self._outlet.tell("lost", str(cause), lasting=cause.lasting)
+            self._outlet.tell("lost", str(cause), proof=cause.proof)
         except Exception as cause:  # nobody foresaw it: the other end opens the source again and says so
-            self._outlet.tell("lost", f"reading failed ({type(cause).__name__})", lasting=False)
+            self._outlet.tell("lost", f"reading failed ({type(cause).__name__})", proof=0)
 
     def _receive(self, address: Any) -> None:
         from streamsr.capture.reception import Reception

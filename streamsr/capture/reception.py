@@ -23,7 +23,7 @@ from streamsr.capture.keeping import OriginalKeeper
 from streamsr.capture.opening import NO_TIMESTAMPS, TEXT_DEMUXERS, choose_video, list_tracks, stated_rate
 from streamsr.capture.pictures import FrameMaker, Sampling
 from streamsr.capture.times import JUMP_BACK_S
-from streamsr.capture.unparsed import FORMATS, OPTION, SoundSplitter, begins_key_frame
+from streamsr.capture.unparsed import FORMATS, OPTION, SCANNED, SoundSplitter, begins_key_frame
 from streamsr.config import usable_cores
 from streamsr.errors import InputError
 from streamsr.frame import Colour, PlaneLayout
@@ -34,6 +34,9 @@ JUMP_AHEAD_S = 10
 
 MOST_ERRORS = 64
 """Read errors in a row, without a packet between them, after which a source counts as lost."""
+
+MOST_DOUBTS = 3
+"""Openings in a row that found no video before a network source is said to have none."""
 
 PACKETLESS = frozenset({"rawvideo", "wrapped_avframe"})
 """Codecs whose packets are the pictures themselves: kept coded, without loss, or the disk would be full in minutes."""
@@ -46,12 +49,12 @@ class SourceLost(Exception):
     """A source that gives no more.
 
     Attributes:
-        lasting: waiting will not mend it.
+        proof: so many openings in a row that end like this show that waiting will not mend it; 0 where none do.
     """
 
-    def __init__(self, text: str, *, lasting: bool = False) -> None:
+    def __init__(self, text: str, *, proof: int = 0) -> None:
         super().__init__(text)
-        self.lasting = lasting
+        self.proof = proof
 
 
 class Reception:
@@ -75,7 +78,7 @@ class Reception:
         try:
             self._begin()
         except InputError as cause:
-            raise SourceLost(str(cause), lasting=True) from cause
+            raise SourceLost(str(cause), proof=1) from cause
 
     def run(self) -> None:
         """Read to the end.
@@ -124,6 +127,7 @@ class Reception:
         if recorded and not address.paced:
             self._delivery.note("a recording, not a live source: played at its own pace")
         self._facts = self._know()
+        self._shape: tuple[int, int, str] | None = None
         self._start_stretch()
         self._keeper.begin_source([] if self._packetless else self._tracks, rate)
 
@@ -147,7 +151,6 @@ class Reception:
         self._maker = FrameMaker(self._sampling, self._delivery.note)
         self._arrivals = Arrivals()
         self._last_s: Fraction | None = None
-        self._shape: tuple[int, int, str] | None = None
 
     def _packets(self) -> Iterator[Any]:
         """Read packets, going on past errors that pass."""
@@ -174,8 +177,9 @@ class Reception:
         if packet.is_corrupt:
             self._delivery.damage()
         pictures = self._decode(packet)
-        for picture in pictures:
-            self._note_shape(picture)
+        differing = [picture for picture in pictures if self._differs(picture)]
+        if differing:
+            self._keeper.renew()
         if not self._packetless and self._keeper.is_wanted:
             self._mark_key_frame(packet, pictures)
             self._keeper.take(packet, is_video=True, arrived_ns=arrived_ns)
@@ -191,9 +195,13 @@ class Reception:
 
     def _mark_key_frame(self, packet: Any, pictures: list[VideoFrame]) -> None:
         """Say what the parser, where it is not used, would have said."""
-        if self.address.whole and not packet.is_keyframe:
-            shown = any(picture.key_frame for picture in pictures)
-            packet.is_keyframe = shown or begins_key_frame(bytes(packet), self._sampling.codec)
+        if not self.address.whole or packet.is_keyframe:
+            return
+        codec = self._sampling.codec
+        if codec in SCANNED:
+            packet.is_keyframe = begins_key_frame(bytes(packet), codec)
+        else:
+            packet.is_keyframe = any(picture.key_frame for picture in pictures)
 
     def _decode(self, packet: Any) -> list[VideoFrame]:
         try:
@@ -203,12 +211,16 @@ class Reception:
                 self._delivery.damage()
             return []
 
-    def _note_shape(self, picture: VideoFrame) -> None:
-        """Begin a new recording of the original when pictures become of another size or format."""
-        shape = (picture.width, picture.height, picture.format.name)
-        if self._shape not in (None, shape):
-            self._keeper.renew()
-        self._shape = shape
+    def _differs(self, picture: VideoFrame) -> bool:
+        """Return whether a picture is of another size, format or recording than those before it."""
+        before, self._shape = self._shape, (picture.width, picture.height, picture.format.name)
+        return self._jumps(picture) or before not in (None, self._shape)
+
+    def _jumps(self, picture: VideoFrame) -> bool:
+        pts = picture_pts(picture)
+        if pts is None or self._last_s is None or not self._sampling.timed:
+            return False
+        return not -JUMP_BACK_S < pts * self._sampling.time_base - self._last_s < JUMP_AHEAD_S
 
     def _show(self, picture: VideoFrame, arrived_ns: int) -> None:
         if picture.is_corrupt:
@@ -221,20 +233,17 @@ class Reception:
             for frame in self._maker.make(picture):
                 self._delivery.give(frame, self._facts, self._arrivals.take())
         except InputError as cause:
-            raise SourceLost(str(cause), lasting=True) from cause
+            raise SourceLost(str(cause), proof=1) from cause
 
     def _watch_time(self, picture: VideoFrame) -> None:
-        pts = picture_pts(picture)
-        if pts is None or not self._sampling.timed:
-            return
-        now_s = pts * self._sampling.time_base
-        if self._last_s is not None and not -JUMP_BACK_S < now_s - self._last_s < JUMP_AHEAD_S:
+        """Begin a new stretch where the source's clock jumps."""
+        if self._jumps(picture):
             self._flush()
             self._start_stretch()
             self._delivery.jump()
-            self._keeper.renew()
             self._delivery.note("the source's clock jumps: times are joined")
-        self._last_s = now_s
+        pts = picture_pts(picture)
+        self._last_s = None if pts is None else pts * self._sampling.time_base
 
     def _finish(self) -> None:
         for picture in self._decode(None):
@@ -259,7 +268,7 @@ def open_live(address: Address) -> tuple[InputContainer, Address]:
     """
     container = _open(address)
     if container.format.name in TEXT_DEMUXERS:
-        raise SourceLost(f"{address.shown}: expected a video, found text; check the name", lasting=True)
+        raise SourceLost(f"{address.shown}: expected a video, found text; check the name", proof=1)
     if address.target.startswith("http") and container.format.name in FORMATS and not address.whole:
         container.close()
         address = replace(address, whole=True)
@@ -280,7 +289,7 @@ def _open(address: Address) -> InputContainer:
         text = f"{address.shown}: cannot be opened: {reason_of(cause, address, opening=True)}"
         offers = describe_modes(address.target) if address.kind == "device" else ""
         text += f"; it offers {offers}" if offers else ""
-        raise SourceLost(text, lasting=is_lasting(cause, address)) from cause
+        raise SourceLost(text, proof=proof_of(cause, address)) from cause
 
 
 def reason_of(cause: av.error.FFmpegError, address: Address, *, opening: bool = False) -> str:
@@ -298,15 +307,18 @@ def reason_of(cause: av.error.FFmpegError, address: Address, *, opening: bool = 
     return str(cause.strerror or "it failed")
 
 
-def is_lasting(cause: av.error.FFmpegError, address: Address) -> bool:
-    """Return whether waiting will not mend an error of opening."""
+def proof_of(cause: av.error.FFmpegError, address: Address) -> int:
+    """Return how many openings in a row must end with an error to show that waiting will not mend it; 0: none do."""
+    if isinstance(cause, av.error.InvalidDataError):
+        # A network source may have been met in the middle of damage.
+        return MOST_DOUBTS if address.recurs else 1
+    if isinstance(cause, av.error.EOFError):
+        return 0 if address.recurs else 1
     lasting = (
-        av.error.InvalidDataError,
         av.error.HTTPClientError,
         av.error.LookupError,
         av.error.FileNotFoundError,
         av.error.PermissionError,
         av.error.ArgumentError,
     )
-    ended = isinstance(cause, av.error.EOFError) and not address.recurs
-    return ended or isinstance(cause, lasting) or cause.errno == errno.EBUSY
+    return int(isinstance(cause, lasting) or cause.errno == errno.EBUSY)

@@ -24,6 +24,9 @@ sets that precede them (Rec. ITU-T H.264, table 7-1; H.265, table 7-1)."""
 _SEQUENCE_HEADER = 0xB3
 """Of MPEG-1 and MPEG-2 video (ISO/IEC 13818-2, table 6-1)."""
 
+SCANNED = frozenset({*_KEYS, "mpeg1video", "mpeg2video"})
+"""Codecs whose key frames `begins_key_frame` knows."""
+
 _SEARCHED_BYTES = 1 << 14
 """Parameter sets and the first slice come first; the rest of a large picture is not looked at."""
 
@@ -36,7 +39,7 @@ def begins_key_frame(data: bytes, codec: str) -> bool:
 
     Args:
         data: of the packet, units behind start codes.
-        codec: FFmpeg's name; others have no key frames here.
+        codec: FFmpeg's name, one of `SCANNED`.
     """
     head = data[:_SEARCHED_BYTES]
     place = head.find(b"\0\0\1")
@@ -46,7 +49,7 @@ def begins_key_frame(data: bytes, codec: str) -> bool:
             mask, shift, types = _KEYS[codec]
             if (byte >> shift) & mask in types:
                 return True
-        elif codec in ("mpeg1video", "mpeg2video") and byte == _SEQUENCE_HEADER:
+        elif byte == _SEQUENCE_HEADER:
             return True
         place = head.find(b"\0\0\1", place + 3)
     return False
