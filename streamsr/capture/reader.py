@@ -55,7 +55,7 @@ class Reader:
     def _read(self, order: dict[str, Any]) -> None:
         """Read one opening to its end, and say how it ended."""
         from streamsr.capture.addresses import Address
-        from streamsr.capture.reception import SourceLost
+        from streamsr.capture.live_opening import SourceLost
 
         try:
             address = Address.from_json(order)

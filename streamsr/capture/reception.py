@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import av
 from av.codec.context import ThreadType
-from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from streamsr.capture.addresses import Address, exact_rate
 from streamsr.capture.base import SourceInfo
 from streamsr.capture.decode import picture_pts
 from streamsr.capture.delivery import Arrivals, Delivery
-from streamsr.capture.devices import describe_modes
 from streamsr.capture.keeping import OriginalKeeper
-from streamsr.capture.opening import NO_TIMESTAMPS, TEXT_DEMUXERS, choose_video, list_tracks, stated_rate
+from streamsr.capture.live_opening import SourceLost, open_live, reason_of
+from streamsr.capture.opening import NO_TIMESTAMPS, choose_video, list_tracks, stated_rate
 from streamsr.capture.pictures import FrameMaker, Sampling
 from streamsr.capture.times import JUMP_BACK_S
-from streamsr.capture.unparsed import FORMATS, OPTION, SCANNED, SoundSplitter, begins_key_frame
+from streamsr.capture.unparsed import SCANNED, SoundSplitter, begins_key_frame
 from streamsr.config import usable_cores
 from streamsr.errors import InputError
 from streamsr.frame import Colour, PlaneLayout
@@ -35,26 +32,11 @@ JUMP_AHEAD_S = 10
 MOST_ERRORS = 64
 """Read errors in a row, without a packet between them, after which a source counts as lost."""
 
-MOST_DOUBTS = 3
-"""Openings in a row that found no video before a network source is said to have none."""
-
 PACKETLESS = frozenset({"rawvideo", "wrapped_avframe"})
 """Codecs whose packets are the pictures themselves: kept coded, without loss, or the disk would be full in minutes."""
 
 MOST_THREADS = 4
 """Slices decoded at once; whole frames side by side would each cost a frame of delay."""
-
-
-class SourceLost(Exception):
-    """A source that gives no more.
-
-    Attributes:
-        proof: so many openings in a row that end like this show that waiting will not mend it; 0 where none do.
-    """
-
-    def __init__(self, text: str, *, proof: int = 0) -> None:
-        super().__init__(text)
-        self.proof = proof
 
 
 class Reception:
@@ -95,41 +77,48 @@ class Reception:
                 self._container.close()
 
     def _begin(self) -> None:
+        """Choose the tracks, and make what turns their packets into frames."""
         address, container = self.address, self._container
         self._video, notices = choose_video(container, address.shown)
         tracks, left_out = list_tracks(container)
+        self._tracks = [self._video, *(track.template for track in tracks if track.kind == "audio")]
+        self._splitters = {track.index: SoundSplitter(track) for track in self._tracks[1:] if address.whole}
         context = self._video.codec_context
         context.thread_type, context.thread_count = ThreadType.SLICE, min(MOST_THREADS, usable_cores())
         self._context: Any = context
-        timed = not container.format.flags & NO_TIMESTAMPS
-        rate = stated_rate(self._video, timed=timed) or exact_rate(address) or DEFAULT_RATE
-        time_base = self._video.time_base or Fraction(1, 1000) if timed else 1 / rate
-        self._sampling = Sampling(
-            codec=context.name,
-            time_base=time_base,
-            rate=rate,
-            timed=timed,
-            sample_aspect=self._video.sample_aspect_ratio or Fraction(1),
-            deinterlace=address.deinterlace,
-        )
         self._packetless = context.name in PACKETLESS
-        self._tracks = [self._video, *(track.template for track in tracks if track.kind == "audio")]
-        recorded = (
-            address.kind == "network" and bool(container.duration) and not container.format.name.startswith("hls")
-        )
-        self._splitters = {track.index: SoundSplitter(track) for track in self._tracks[1:] if address.whole}
-        self._delivery.open(paced=address.paced or recorded)
-        for notice in notices + left_out:
-            self._delivery.note(notice)
-        asked = dict(address.options).get("video_size")
-        if address.kind == "device" and asked not in (None, f"{context.width}x{context.height}"):
-            self._delivery.note(f"{asked} was asked for, the device gives {context.width}x{context.height}")
-        if recorded and not address.paced:
-            self._delivery.note("a recording, not a live source: played at its own pace")
+        self._sampling = self._sample()
         self._facts = self._know()
         self._shape: tuple[int, int, str] | None = None
         self._start_stretch()
-        self._keeper.begin_source([] if self._packetless else self._tracks, rate)
+        is_hls = container.format.name.startswith("hls")
+        recorded = address.kind == "network" and bool(container.duration) and not is_hls
+        self._delivery.open(paced=address.paced or recorded)
+        for notice in notices + left_out + self._surprises(recorded):
+            self._delivery.note(notice)
+        self._keeper.begin_source([] if self._packetless else self._tracks, self._sampling.rate)
+
+    def _sample(self) -> Sampling:
+        """Say how the pictures are timed: by the source where it states times, else by the rate that was given."""
+        timed = not self._container.format.flags & NO_TIMESTAMPS
+        stated, given = stated_rate(self._video, timed=timed), exact_rate(self.address)
+        rate = (stated or given if timed else given or stated) or DEFAULT_RATE
+        return Sampling(
+            codec=self._context.name,
+            time_base=self._video.time_base or Fraction(1, 1000) if timed else 1 / rate,
+            rate=rate,
+            timed=timed,
+            sample_aspect=self._video.sample_aspect_ratio or Fraction(1),
+            deinterlace=self.address.deinterlace,
+        )
+
+    def _surprises(self, recorded: bool) -> list[str]:
+        """Return what the user may not expect of this source, one line each."""
+        asked, given = dict(self.address.options).get("video_size"), f"{self._context.width}x{self._context.height}"
+        lines = ["a recording, not a live source: played at its own pace"] if recorded else []
+        if self.address.kind == "device" and asked not in (None, given):
+            lines.append(f"{asked} was asked for, the device gives {given}")
+        return lines
 
     def _know(self) -> SourceInfo:
         sampling = self._sampling
@@ -253,72 +242,3 @@ class Reception:
     def _flush(self) -> None:
         for frame in self._maker.flush():
             self._delivery.give(frame, self._facts, self._arrivals.take())
-
-
-def open_live(address: Address) -> tuple[InputContainer, Address]:
-    """Open a source with PyAV, in bounded time as far as FFmpeg heeds it.
-
-    A web server's transport stream is only known as such once it is open, and is opened once more.
-
-    Returns:
-        The source, and its address with what was learnt.
-
-    Raises:
-        SourceLost: it cannot be opened.
-    """
-    container = _open(address)
-    if container.format.name in TEXT_DEMUXERS:
-        raise SourceLost(f"{address.shown}: expected a video, found text; check the name", proof=1)
-    if address.target.startswith("http") and container.format.name in FORMATS and not address.whole:
-        container.close()
-        address = replace(address, whole=True)
-        container = _open(address)
-    return container, address
-
-
-def _open(address: Address) -> InputContainer:
-    try:
-        return av.open(
-            address.target,
-            format=address.demuxer,
-            options={**(OPTION if address.whole else {}), **dict(address.options)},
-            metadata_errors="replace",
-            timeout=None if address.may_stall else (address.open_timeout_s, address.read_timeout_s),
-        )
-    except av.error.FFmpegError as cause:
-        text = f"{address.shown}: cannot be opened: {reason_of(cause, address, opening=True)}"
-        offers = describe_modes(address.target) if address.kind == "device" else ""
-        text += f"; it offers {offers}" if offers else ""
-        raise SourceLost(text, proof=proof_of(cause, address)) from cause
-
-
-def reason_of(cause: av.error.FFmpegError, address: Address, *, opening: bool = False) -> str:
-    """Say what FFmpeg met, in words that hold no part of the address."""
-    if isinstance(cause, (av.error.ExitError, av.error.TimeoutError)):
-        return f"nothing came within {address.open_timeout_s if opening else address.read_timeout_s:g} s"
-    if isinstance(cause, av.error.EOFError):
-        return "it ended before its first picture"
-    if isinstance(cause, av.error.InvalidDataError):
-        return "expected video, found other data; check the source and --input-format"
-    if cause.errno == errno.EBUSY:
-        return "it is busy: close the program that uses it"
-    if address.kind == "device" and cause.errno == errno.EINVAL:
-        return "it does not offer this size, rate or format; see streamsr devices"
-    return str(cause.strerror or "it failed")
-
-
-def proof_of(cause: av.error.FFmpegError, address: Address) -> int:
-    """Return how many openings in a row must end with an error to show that waiting will not mend it; 0: none do."""
-    if isinstance(cause, av.error.InvalidDataError):
-        # A network source may have been met in the middle of damage.
-        return MOST_DOUBTS if address.recurs else 1
-    if isinstance(cause, av.error.EOFError):
-        return 0 if address.recurs else 1
-    lasting = (
-        av.error.HTTPClientError,
-        av.error.LookupError,
-        av.error.FileNotFoundError,
-        av.error.PermissionError,
-        av.error.ArgumentError,
-    )
-    return int(isinstance(cause, lasting) or cause.errno == errno.EBUSY)
