@@ -201,6 +201,19 @@ def test_preroll_begins_before_the_moment_of_asking(tmp_path):
     assert numbers[0] % 5 == 0
 
 
+def test_stopping_completes_the_file_and_begins_no_other(tmp_path):
+    memory, feed = Memory(), open_feed("lavfi:testsrc2=size=320x240:rate=100")
+    feed.keep_original(str(tmp_path))
+    with running(feed, memory):
+        memory.wait_frames(20)
+    assert not any("do not rise" in line for line in memory.told)  # the file's times are not the frames'
+    (kept,) = kept_files(tmp_path)
+    assert "cut short" not in memory.wait_state(FeedState.KEPT).text
+    with av.open(str(kept)) as container:
+        assert container.duration  # which is written last
+        assert sum(1 for _ in container.decode(video=0)) >= 20
+
+
 def test_a_folder_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="expected a folder"):
         open_feed("testsrc:endoscopy").keep_original("/nowhere/at/all")

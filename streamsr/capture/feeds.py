@@ -262,7 +262,7 @@ class ProcessFeed:
         if reader is not None:
             reader.kill()
         kept, self._kept_now = self._kept_now, None
-        if kept is not None:
+        if kept is not None and not remove_if_empty(Path(kept)):
             self._tell(listener, FeedState.KEPT, f"{kept} (cut short)")
 
     def _let_go(self, listener: FeedListener) -> None:
@@ -277,3 +277,12 @@ class ProcessFeed:
                     if message is not None and message.head.get("kind") in ("keeping", "kept", "notice"):
                         self._heed(message, listener)
         self._drop_reader(listener)
+
+
+def remove_if_empty(path: Path) -> bool:
+    """Remove a file that nothing was written to; return whether there was nothing."""
+    with suppress(OSError):
+        if path.stat().st_size:
+            return False
+        path.unlink()
+    return True

@@ -94,7 +94,7 @@ class OriginalKeeper:
             self._offer(_Item(packet, is_video, starts, arrived_ns, packet.size))
 
     def take_picture(self, picture: VideoFrame, *, arrived_ns: int) -> None:
-        """Take a picture of a source without packets; it is only read."""
+        """Take a picture of a source without packets; its samples stay, its times become those of the file."""
         if self._wanted:
             num_bytes = sum(plane.buffer_size for plane in picture.planes)
             self._offer(_Item(picture, True, True, arrived_ns, num_bytes))
@@ -117,7 +117,8 @@ class OriginalKeeper:
 
     def close(self, timeout_s: float) -> None:
         """End the file, as far as the time goes; a file that is cut short still plays."""
-        self._ask(self._end_stretch)
+        self._wanted = False
+        self._ask(lambda: self._set_folder(None))
         with self._changed:
             self._closing = True
             self._changed.notify_all()

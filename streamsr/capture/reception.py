@@ -215,14 +215,14 @@ class Reception:
         if picture.is_corrupt:
             self._delivery.damage()
         self._watch_time(picture)
-        if self._packetless:
-            self._keeper.take_picture(picture, arrived_ns=arrived_ns)
         self._arrivals.add(arrived_ns)
         try:
             for frame in self._maker.make(picture):
                 self._delivery.give(frame, self._facts, self._arrivals.take())
         except InputError as cause:
             raise SourceLost(str(cause), proof=1) from cause
+        if self._packetless:
+            self._keeper.take_picture(picture, arrived_ns=arrived_ns)
 
     def _watch_time(self, picture: VideoFrame) -> None:
         """Begin a new stretch where the source's clock jumps."""

@@ -129,9 +129,9 @@ class PictureSegment(Segment):
             OSError: the disk is full, or failed.
         """
         self._start_ns = self._start_ns or arrived_ns
-        copy = picture.reformat(format=self._pix_fmt, threads=1)
-        copy.pts, copy.time_base = (arrived_ns - self._start_ns) // 10**6, Fraction(1, 1000)
-        for packet in self._video.encode(copy):
+        coded = picture.reformat(format=self._pix_fmt, threads=1)  # the picture itself where it has the format
+        coded.pts, coded.time_base = (arrived_ns - self._start_ns) // 10**6, Fraction(1, 1000)
+        for packet in self._video.encode(coded):
             self._mux(packet)
 
     def close(self) -> None:
