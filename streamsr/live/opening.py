@@ -175,6 +175,8 @@ def open_session(
         if settings.view == "web":
             say(f"open {getattr(view, 'url', '')}")
         stack.enter_context(session)
+        if not settings.badge:
+            session.monitor.say("badge off")
         if settings.record.from_start:
             session.wishes.record()
         yield session
