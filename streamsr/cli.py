@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from streamsr import __version__
+from streamsr.bench_commands import bench_app
 from streamsr.choices import PRECISIONS, RUNTIMES, choice, parse_rate
 from streamsr.config import DEFAULT_ENGINE, GeneratorSettings, ReadSettings, UpscaleSettings
 from streamsr.device_commands import devices
@@ -31,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Enlarge endoscopy video with learned generators. Research use only; no medical claim; the original is kept.",
 )
+app.add_typer(bench_app, name="bench")
 app.add_typer(engine_app, name="engine")
 app.add_typer(train_app, name="train")
 app.command()(live)

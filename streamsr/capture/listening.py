@@ -58,8 +58,13 @@ class Feed(Protocol):
         num_damaged: packets and pictures that were damaged.
     """
 
-    num_reconnects: int
-    num_damaged: int
+    @property
+    def num_reconnects(self) -> int:
+        """How often it was opened again."""
+
+    @property
+    def num_damaged(self) -> int:
+        """Packets and pictures that were damaged."""
 
     @property
     def num_dropped(self) -> int:
