@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,19 @@ def _commit() -> str:
         return "unknown"
 
 
-def options_of(question: str, description: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+def options_of(
+    question: str,
+    description: str,
+    arguments: Sequence[str] | None,
+    add: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+) -> argparse.Namespace:
     """Parse the options that every benchmark has.
 
     Args:
         question: name of the file; names the result.
         description: one line.
         arguments: of the command line; None takes the program's own.
+        add: adds what one benchmark alone has.
 
     Returns:
         ``quick`` (bool) and ``json`` (path, None where nothing is to be written).
@@ -67,6 +73,7 @@ def options_of(question: str, description: str, arguments: Sequence[str] | None)
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{question}", description=description)
     parser.add_argument("--quick", action="store_true", help="small and short: shows that it runs, measures nothing")
     parser.add_argument("--json", type=Path, help=f"where the result goes (default: results/{question}.json)")
+    add(parser)
     options = parser.parse_args(arguments)
     if options.json is None and not options.quick:
         options.json = RESULTS / f"{question}.json"

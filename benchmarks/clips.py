@@ -41,7 +41,9 @@ def real_clips(folder: Path, width: int, height: int, num_frames: int) -> dict[s
     return made
 
 
-def long_clip(folder: Path, width: int, height: int, num_frames: int, *, num_different: int = 40) -> Path:
+def long_clip(
+    folder: Path, width: int, height: int, num_frames: int, *, num_different: int = 40, rate: int = 25
+) -> Path:
     """Write a clip that shows the same pictures to and fro, so that rendering takes no time."""
     source = EndoscopySource(TestSettings(width=width, height=height, frames=num_different))
     short = folder / f"short_{width}x{height}.mkv"
@@ -50,7 +52,7 @@ def long_clip(folder: Path, width: int, height: int, num_frames: int, *, num_dif
     with av.open(str(short)) as container:
         frames = list(container.decode(video=0))
     path = folder / f"long_{width}x{height}_{num_frames}.mp4"
-    write_pictures(path, [*frames, *frames[-2:0:-1]], num_frames)
+    write_pictures(path, [*frames, *frames[-2:0:-1]], num_frames, rate=rate)
     return path
 
 

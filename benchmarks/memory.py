@@ -52,3 +52,23 @@ def measure_memory(clip: Path, settings: UpscaleSettings, folder: Path) -> dict[
         "slope_kib_a_frame": round(float(np.polyfit(frames, kib, 1)[0]), 3) if moved else 0.0,
         "growth_mib": round(float(np.median(kib[-fifth:]) - np.median(kib[:fifth])) / 1024, 2),
     }
+
+
+def family_kib() -> float:
+    """Return the resident memory of this program and of all that it started, in KiB; shared pages count in each."""
+    parents: dict[int, int] = {}
+    pages: dict[int, int] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            try:
+                fields = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            except OSError:  # it has ended meanwhile
+                continue
+            parents[int(folder.name)], pages[int(folder.name)] = int(fields[1]), int(fields[21])
+    return sum(pages[pid] for pid in pages if _descends(pid, os.getpid(), parents)) * PAGE_KIB
+
+
+def _descends(pid: int, ancestor: int, parents: dict[int, int]) -> bool:
+    while pid and pid != ancestor:
+        pid = parents.get(pid, 0)
+    return pid == ancestor

@@ -164,6 +164,28 @@ def fused_table() -> str:
     )
 
 
+def live_line() -> str:
+    """Return the machine that the live figures were measured on."""
+    path = RESULTS / "live.json"
+    if not path.is_file():
+        return ""
+    result = load(path)
+    card = result["card"]
+    return f"On {card['cores']} cores ({card['processor']}; {card['date']}), sessions of {result['minutes']:g} minutes:"
+
+
+def live_table() -> str:
+    """Return what live sessions must reach, and what they do; nothing before they were measured."""
+    path = RESULTS / "live.json"
+    if not path.is_file():
+        return ""
+    goals = load(path)["goals"]
+    rows = [
+        [row["goal"], f"{row['most']:g}", f"{row['got']:g}", "" if row["reached"] else "**short**"] for row in goals
+    ]
+    return markdown(["live", "at most", "measured", ""], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "engines": engines_table,
     "claims": claims_table,
@@ -174,12 +196,16 @@ TABLES: dict[str, Callable[[], str]] = {
     "pipeline": pipeline_table,
     "fused-machine": fused_line,
     "fused": fused_table,
+    "live-machine": live_line,
+    "live": live_table,
 }
 
 
 def filled(text: str) -> str:
-    """Return README with every table made again."""
+    """Return README with every table that it has made again."""
     for name, make in TABLES.items():
+        if f"<!-- {name} -->" not in text:
+            continue
         before, old, after = re.split(rf"(?s)(?<=<!-- {name} -->\n)(.*?)\n?(?=<!-- /{name} -->)", text)
         text = f"{before}{make() or old}\n{after}"
     return text
