@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -132,7 +133,8 @@ def run_live(source: str, settings: LiveSettings, *, as_json: bool, quiet: bool)
     from streamsr.live.opening import open_session
 
     def say(text: str) -> None:
-        if not quiet:
+        # Lines come from threads that the picture needs: a terminal that takes none must not hold them up.
+        if not quiet and takes_more(sys.stderr if as_json else sys.stdout):
             typer.echo(text, err=as_json)
 
     interrupted: KeyboardInterrupt | None = None
@@ -155,6 +157,14 @@ def run_live(source: str, settings: LiveSettings, *, as_json: bool, quiet: bool)
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def takes_more(output: TextIO) -> bool:
+    """Return whether a line can be written without waiting: a pipe that is full, or a stopped terminal, takes none."""
+    try:
+        return bool(select.select([], [output], [], 0)[1])
+    except (OSError, ValueError):
+        return True  # no descriptor, as in tests, or none that can be asked, as on Windows
 
 
 def summarise(summary: Mapping[str, Any]) -> str:

@@ -105,7 +105,7 @@ def test_a_slow_generator_costs_detail_and_never_time(sleep_s: float) -> None:
 
 def test_a_slow_engine_leaves_the_picture_to_the_student() -> None:
     slow = Doubler(sleep_s=lambda call: 0.5 if call >= WARM_CALLS else 0.0)
-    view = until(lambda shown: shown.rung == "student")
+    view = until(lambda shown: shown.rung == "student" and shown.reason == "too slow")
     rungs: list[tuple[str, Callable[[int], Enlarger]]] = [
         ("engine", lambda depth: slow),
         ("student", lambda depth: Doubler()),

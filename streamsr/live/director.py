@@ -89,7 +89,7 @@ class Director:
         self._max_latency_ms, self._bypass_on_overrun = max_latency_ms, bypass_on_overrun
         self._place = BadgePlace()
         self._number = 0
-        self._silent = True
+        self._silent, self._on_screen_ns = True, 0
         self._last_picture = blank_frame(*OPENING_SIZE)
         self._bicubic_ms = self._wait_ms = 1.0
 
@@ -148,7 +148,7 @@ class Director:
         self.latest, self._silent = frame, False
         self._wait_ms += SMOOTHING * ((taken_ns - frame.arrived_ns) / 1e6 - self._wait_ms)
         self._keeper.ladder.budget = Budget(self.period_ms, self._generator_ms - self._wait_ms)
-        self._keeper.tend(frame)
+        self._keeper.meet(frame)
         made = self._make(frame)
         stages = {"decode": (frame.captured_ns - frame.arrived_ns) / 1e6, "wait": (taken_ns - frame.captured_ns) / 1e6}
         if made.frame is None:
@@ -159,12 +159,16 @@ class Director:
         else:
             picture = made.frame
         self._publish(frame, picture, made, {**stages, **made.stages_ms})
+        self._keeper.tend(frame)
 
     def _make(self, frame: Frame) -> Made:
         """Have a frame made by a generator, unless a person asked for none."""
         if self.bypassed:
             return Made(None, reason="bypass")
         until_ns = frame.arrived_ns + round(self._generator_ms * 1e6)
+        if self._on_screen_ns:
+            # Where frames were dropped since, the picture on the screen grows old before this frame's own deadline.
+            until_ns = min(until_ns, self._on_screen_ns + round((self._generator_ms + self.period_ms) * 1e6))
         return self._keeper.generate(frame, until_ns, lambda: self.bypassed)
 
     def _publish(self, frame: Frame, picture: Frame, made: Made, stages: dict[str, float]) -> None:
@@ -174,7 +178,7 @@ class Director:
         if text:
             picture = burn_badge(picture, text, alarm=bool(alarm), place=self._place)
         stages["badge"] = (time.perf_counter_ns() - started) / 1e6
-        self._last_picture = picture
+        self._last_picture, self._on_screen_ns = picture, frame.arrived_ns
         rung = made.rung or f"bicubic-x{self._scale}"
         self._hand_on(Shown(self._number, picture, frame, rung, made.reason, alarm, stages, time.monotonic_ns()))
 
@@ -189,7 +193,7 @@ class Director:
         if not self._silent:
             self._monitor.say("no signal")
             self._monitor.gap_ends()
-        self._silent = True
+        self._silent, self._on_screen_ns = True, 0
         if last is None:
             lines = opening_lines(self.waiting_text)
         else:

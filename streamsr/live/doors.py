@@ -60,11 +60,16 @@ class Door:
     Args:
         session: behind it.
         name: of the view.
+
+    Attributes:
+        num_missed: camera pictures that newer ones replaced before the view took them.
     """
 
     def __init__(self, session: Session, name: str) -> None:
         self._session, self._name = session, name
         self._newest: Latest[Shown] = Latest(session.line)
+        self._waiting: Shown | None = None
+        self.num_missed = 0
 
     @property
     def ended(self) -> bool:
@@ -73,7 +78,11 @@ class Door:
 
     def leave(self, shown: Shown) -> None:
         """Leave a picture for the view; never waits."""
+        before = self._newest.num_dropped
         self._newest.put(shown)
+        if self._newest.num_dropped > before and self._waiting is not None and not self._waiting.is_slate:
+            self.num_missed += 1
+        self._waiting = shown
 
     def next(self, timeout_s: float) -> Shown | None:
         """Wait for a picture newer than the last one given; None when none came in time or the session is over."""

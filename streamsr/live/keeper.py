@@ -78,8 +78,10 @@ class RungKeeper:
             rung.start()
 
     def tend(self, frame: Frame) -> None:
-        """Look after the rungs that are not in use; call it with every frame. Never waits."""
-        self._meet(frame)
+        """Look after the rungs that are not in use; never waits.
+
+        Call it when a frame was shown: a trial runs while the rung in use rests, and costs what it would alone.
+        """
         for place in range(len(self.rungs)):
             if self._hangs(place):
                 self._leave(place)
@@ -131,12 +133,15 @@ class RungKeeper:
         self.ladder.made(place, self._monitor.now_s, busy_ms, late=True)
         return Made(None, reason="late")
 
-    def _meet(self, frame: Frame) -> None:
-        """Have all rungs warmed anew where a frame has another shape than the last one."""
+    def meet(self, frame: Frame) -> None:
+        """Have all rungs warmed anew where a frame has another shape than the last one; call it before `generate`.
+
+        The lightest comes first: it is soon in use, and the best is not disturbed by the warming of others.
+        """
         shape = (frame.width, frame.height, frame.layout, frame.colour)
         if shape == self._shape:
             return
-        self._shape, self._unwarmed, self._aside = shape, list(range(len(self.rungs))), None
+        self._shape, self._unwarmed, self._aside = shape, list(reversed(range(len(self.rungs)))), None
         for place in self._unwarmed:
             self.ladder.changed(place)
         if self.rungs:

@@ -106,7 +106,16 @@ class LiveSession:
         self.director = Director(
             self.line, self.keeper, bicubic, scale=scale, monitor=self.monitor, show=self._show, **options
         )
-        self._teller = Teller(name, scale, feed, monitor=self.monitor, director=self.director, keeper=self.keeper)
+        self.door = Door(self, view.name)
+        self._teller = Teller(
+            name,
+            scale,
+            feed,
+            door=self.door,
+            monitor=self.monitor,
+            director=self.director,
+            keeper=self.keeper,
+        )
         self.wishes = Wishes(
             self.director,
             feed,
@@ -116,7 +125,6 @@ class LiveSession:
             keep_original=keep_original,
             about=about,
         )
-        self.door = Door(self, view.name)
         self._workers = [
             Worker("capture", self.line, self._capture, lambda: None),
             Worker("director", self.line, self.director.run, lambda: None),

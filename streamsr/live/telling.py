@@ -9,6 +9,7 @@ from streamsr.capture.listening import Feed
 from streamsr.display.shown import Shown
 from streamsr.display.status import LiveStatus, RecordingStatus, SourceState
 from streamsr.live.director import Director
+from streamsr.live.doors import Door
 from streamsr.live.keeper import RungKeeper
 from streamsr.live.monitor import Monitor
 
@@ -18,6 +19,7 @@ class Teller:
 
     Args:
         name: of the source, without secrets.
+        door: counts what the view had no time for.
         scale: of the rungs.
         feed: counts what it dropped itself.
         monitor: counts and times the rest.
@@ -26,10 +28,19 @@ class Teller:
     """
 
     def __init__(
-        self, name: str, scale: int, feed: Feed, *, monitor: Monitor, director: Director, keeper: RungKeeper
+        self,
+        name: str,
+        scale: int,
+        feed: Feed,
+        *,
+        door: Door,
+        monitor: Monitor,
+        director: Director,
+        keeper: RungKeeper,
     ) -> None:
         self.name, self.rungs = name, (*(rung.name for rung in keeper.rungs), f"bicubic-x{scale}")
-        self._feed, self._monitor, self._director, self._keeper = feed, monitor, director, keeper
+        self._feed, self._door = feed, door
+        self._monitor, self._director, self._keeper = monitor, director, keeper
 
     def status(self, state: SourceState, shown: Shown | None, recording: RecordingStatus) -> LiveStatus:
         """Return a snapshot.
@@ -75,11 +86,14 @@ class Teller:
 
     def _counted(self, measured: dict[str, Any]) -> dict[str, Any]:
         """Add to what the monitor counted what the feed and the place of the newest frame count."""
-        feed = self._feed
-        causes = {"overrun": self._director.frames.num_dropped + feed.num_dropped, "damaged": feed.num_damaged}
+        feed, missed = self._feed, self._door.num_missed
+        overrun = self._director.frames.num_dropped + feed.num_dropped
+        causes = {"overrun": overrun, "view": missed, "damaged": feed.num_damaged}
+        shown = next(key for key in ("shown", "frames_shown") if key in measured)
         return {
             **measured,
             "frames_in": measured["frames_in"] + feed.num_dropped,
+            shown: measured[shown] - missed,
             "dropped": {cause: number for cause, number in causes.items() if number},
         }
 

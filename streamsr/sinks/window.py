@@ -84,7 +84,7 @@ class _Watch:
         self._notice, self._notice_until = "", 0.0
         self._status_at = self._drawn_at = float("-inf")
         self._heard_at = monotonic()
-        self._stale = True
+        self._stale, self._fitted = True, False
 
     def turn(self) -> None:
         """Wait shortly for a picture, draw, and do what was asked for."""
@@ -121,8 +121,9 @@ class _Watch:
         self._notice, self._notice_until = said, monotonic() + NOTICE_S
 
     def _take(self, newer: Shown) -> None:
-        if self.shown is None:
+        if self.shown is None or (self.shown.is_slate and not self._fitted and not newer.is_slate):
             self._fit_window(newer)
+            self._fitted = not newer.is_slate
         self.shown, self._heard_at, self._stale = newer, monotonic(), True
 
     def _fit_window(self, first: Shown) -> None:
