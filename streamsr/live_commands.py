@@ -7,6 +7,7 @@ import os
 import select
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -21,7 +22,7 @@ from streamsr.config import (
     RecordSettings,
     WebSettings,
 )
-from streamsr.errors import Interrupted, StreamsrError, UsageError
+from streamsr.errors import Interrupted, OutputError, StreamsrError, UsageError
 
 MEBIBYTE = 1 << 20
 
@@ -135,7 +136,8 @@ def run_live(source: str, settings: LiveSettings, *, as_json: bool, quiet: bool)
     def say(text: str) -> None:
         # Lines come from threads that the picture needs: a terminal that takes none must not hold them up.
         if not quiet and takes_more(sys.stderr if as_json else sys.stdout):
-            typer.echo(text, err=as_json)
+            with suppress(OSError):  # a log that cannot be written is no reason to take the picture away
+                typer.echo(text, err=as_json)
 
     interrupted: KeyboardInterrupt | None = None
     failure: StreamsrError | None = None
@@ -150,7 +152,11 @@ def run_live(source: str, settings: LiveSettings, *, as_json: bool, quiet: bool)
     typer.echo(json.dumps(summary, default=str)) if as_json else say(summarise(summary))
     if failure is not None:
         typer.echo(f"streamsr: {failure}", err=True)
+    trouble = (summary["recording"] or {}).get("trouble")
     code = Interrupted.exit_code if interrupted else failure.exit_code if failure else 0
+    if trouble and not code:
+        typer.echo(f"streamsr: {trouble}", err=True)
+        code = OutputError.exit_code
     if session.num_abandoned:
         # A thread that hangs inside a runtime cannot be ended and would keep the program alive for ever.
         sys.stdout.flush()

@@ -218,7 +218,7 @@ class ProcessFeed:
         listener.receive(placed)
 
     def _open(self, info: SourceInfo, text: str, listener: FeedListener) -> None:
-        self.num_reconnects += self._has_opened
+        self.num_reconnects += self._has_opened and self.address.kind != "file"  # which begins anew to be looped
         self._has_opened, self._stalls, self._info = True, False, info
         self._tell(listener, FeedState.OPENED, f"{self.address.shown}: {text}", info)
 

@@ -65,6 +65,7 @@ class LiveStatus:
         frames_in: frames that came from the source.
         frames_shown: frames presented, slates not counted.
         dropped: frames that were never shown, by cause.
+        damaged: packets and pictures of the source that were damaged; what could be decoded of them was shown.
         by_rung: frames presented, by rung.
         late: frames whose generator was late, so that they were shown through bicubic.
         reconnects: how often the source was opened again.
@@ -96,6 +97,7 @@ class LiveStatus:
     frames_in: int = 0
     frames_shown: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+    damaged: int = 0
     by_rung: Mapping[str, int] = field(default_factory=dict)
     late: int = 0
     reconnects: int = 0

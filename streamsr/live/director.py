@@ -88,7 +88,7 @@ class Director:
         self._monitor, self._show = monitor, show
         self._max_latency_ms, self._bypass_on_overrun = max_latency_ms, bypass_on_overrun
         self._place = BadgePlace()
-        self._number = 0
+        self._number, self._told_rung = 0, keeper.ladder.rung
         self._silent, self._on_screen_ns = True, 0
         self._last_picture = blank_frame(*OPENING_SIZE)
         self._bicubic_ms = self._wait_ms = 1.0
@@ -129,18 +129,16 @@ class Director:
         self._keeper.start()
         self._show_slate()
         while True:
-            frame = self.frames.take(self._patience_s())
-            if frame is None:
-                self._show_slate()
-            else:
+            frame = self.frames.take(SLATE_INTERVAL_S if self._silent else max(self._patience_s(), 0.001))
+            if frame is not None:
                 self._direct(frame)
+            elif self._silent or self._patience_s() <= 0:
+                self._show_slate()
 
     def _patience_s(self) -> float:
-        """Return how long to wait for a frame before a slate is due."""
-        if self._silent or self.latest is None:
-            return SLATE_INTERVAL_S
+        """Return for how long the source may still give nothing before a slate is due."""
         silent_ms = (time.monotonic_ns() - self._monitor.last_arrival_ns) / 1e6
-        return max(0.001, (self.silent_after_ms - silent_ms) / 1e3)
+        return (self.silent_after_ms - silent_ms) / 1e3
 
     def _direct(self, frame: Frame) -> None:
         """Show one frame."""
@@ -160,6 +158,15 @@ class Director:
             picture = made.frame
         self._publish(frame, picture, made, {**stages, **made.stages_ms})
         self._keeper.tend(frame)
+        self._tell_rung()
+
+    def _tell_rung(self) -> None:
+        """Log a change of rung, and why."""
+        ladder, rung = self._keeper.ladder, self._keeper.rung
+        if ladder.rung != self._told_rung:
+            self._told_rung = ladder.rung
+            name = rung.name if rung else f"bicubic-x{self._scale}"
+            self._monitor.say(f"shown by {name}" + (f": {ladder.reason}" if ladder.reason else ""))
 
     def _make(self, frame: Frame) -> Made:
         """Have a frame made by a generator, unless a person asked for none."""
@@ -189,10 +196,7 @@ class Director:
 
     def _show_slate(self) -> None:
         """Show that there is no signal and how old the last picture is, or that the first one is waited for."""
-        last = self.latest
-        if not self._silent:
-            self._monitor.say("no signal")
-            self._monitor.gap_ends()
+        last, fell_silent = self.latest, not self._silent
         self._silent, self._on_screen_ns = True, 0
         if last is None:
             lines = opening_lines(self.waiting_text)
@@ -202,6 +206,9 @@ class Director:
         picture = slate(self._last_picture, lines, alarm=lost)
         alarm, now_ns = "no signal" if lost else "", time.monotonic_ns()
         self._hand_on(Shown(self._number, picture, None, "slate", "no signal", alarm, made_ns=now_ns))
+        if fell_silent:
+            self._monitor.gap_ends()
+            self._monitor.say("no signal")
 
     def _hand_on(self, shown: Shown) -> None:
         self._number += 1

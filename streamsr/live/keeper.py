@@ -10,11 +10,14 @@ from streamsr.live.ladder import WARMING, Ladder
 from streamsr.live.monitor import Monitor
 from streamsr.live.rungs import WARM_CALLS, Rung, Ticket
 
-STUCK_S, STUCK_BUDGETS = 1.0, 10
-"""A rung that takes longer than a second, and than ten times its budget, for one frame hangs."""
+STUCK_S, STUCK_BUDGETS = 3.0, 10
+"""A rung in use that takes longer than this, and than ten times its budget, for one frame hangs."""
 
-WARM_LIMIT_S = 1800.0
-"""For building and warming; a TensorRT plan takes minutes."""
+TRIAL_LIMIT_S, WARM_LIMIT_S = 30.0, 1800.0
+"""For a trial, which may just be slow, and for building and warming: a TensorRT plan takes minutes."""
+
+MOST_ABANDONED = 3
+"""Threads of a rung that may hang before it is given up: each keeps its memory until the session ends."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,9 @@ class RungKeeper:
             return Made(None, reason=self.ladder.reason)
         ticket = rung.submit(frame)
         if ticket is None:
-            return self._miss(place, rung.busy_ns / 1e6)
+            # It is still at a frame before, whose lateness counted: one stall is one late frame.
+            self._monitor.late += 1
+            return Made(None, reason="late")
         if rung.wait(ticket, until_ns, interrupted):
             return self._take(place, ticket)
         if interrupted():
@@ -113,8 +118,8 @@ class RungKeeper:
     def _hangs(self, place: int) -> bool:
         """Return whether a rung has been at one piece of work for longer than any should take."""
         busy_ms, aside = self.rungs[place].busy_ns / 1e6, self._aside
-        if aside is not None and aside.place == place and aside.warms:
-            return busy_ms > WARM_LIMIT_S * 1e3
+        if aside is not None and aside.place == place:
+            return busy_ms > (WARM_LIMIT_S if aside.warms else TRIAL_LIMIT_S) * 1e3
         budget_ms = self.ladder.budget.deadline_ms
         return busy_ms > max(STUCK_S * 1e3, STUCK_BUDGETS * budget_ms)
 
@@ -128,7 +133,7 @@ class RungKeeper:
         return Made(ticket.result, rung, reason, ticket.stages_ms)
 
     def _miss(self, place: int, busy_ms: float) -> Made:
-        """Note that a rung is late with this frame, or still at one before it."""
+        """Note that a rung is late with this frame."""
         self._monitor.late += 1
         self.ladder.made(place, self._monitor.now_s, busy_ms, late=True)
         return Made(None, reason="late")
@@ -138,10 +143,10 @@ class RungKeeper:
 
         The lightest comes first: it is soon in use, and the best is not disturbed by the warming of others.
         """
-        shape = (frame.width, frame.height, frame.layout, frame.colour)
+        shape = _shape_of(frame)
         if shape == self._shape:
             return
-        self._shape, self._unwarmed, self._aside = shape, list(reversed(range(len(self.rungs)))), None
+        self._shape, self._unwarmed = shape, list(reversed(range(len(self.rungs))))
         for place in self._unwarmed:
             self.ladder.changed(place)
         if self.rungs:
@@ -154,15 +159,18 @@ class RungKeeper:
             wanted = self.ladder.wants_trial(self._monitor.now_s)
             if wanted is None:
                 return
-            place, calls = wanted, 1
+            # What failed was taken down: it is built and warmed like a new one.
+            place, calls = wanted, 1 if self.rungs[wanted].enlarger is not None else WARM_CALLS
         ticket = self.rungs[place].submit(frame, calls=calls)
         if ticket is not None:
             self._aside = _Aside(place, ticket)
-            del self._unwarmed[: int(calls > 1)]
+            self._unwarmed = [other for other in self._unwarmed if other != place]
 
     def _end_aside(self, aside: _Aside) -> None:
         place, ticket, now_s = aside.place, aside.ticket, self._monitor.now_s
         self._aside = None
+        if _shape_of(ticket.frame) != self._shape:
+            return  # pictures have changed meanwhile, and it is waiting to be warmed anew
         if ticket.result is None:
             self._fail(place, ticket.error)
             return
@@ -179,6 +187,9 @@ class RungKeeper:
         if self._aside is not None and self._aside.place == place:
             self._aside = None
         self._fail(place, "does not answer")
+        if self.rungs[place].num_abandoned >= MOST_ABANDONED:
+            self.ladder.retire(place)
+            self._monitor.say(f"{self.rungs[place].name} is given up for this session")
 
     def _fail(self, place: int, why: str) -> None:
         name = self.rungs[place].name
@@ -191,3 +202,8 @@ class RungKeeper:
         if self.alarm == f"{name} failed":
             self.alarm = ""
             self._monitor.say(f"{name} works again")
+
+
+def _shape_of(frame: Frame) -> tuple[object, ...]:
+    """Return what a rung is warmed for."""
+    return frame.width, frame.height, frame.layout, frame.colour

@@ -138,6 +138,10 @@ class Ladder:
         if rung == self.rung:
             self._step_down(rung, now_s, why)
 
+    def retire(self, rung: int) -> None:
+        """Never try a rung again."""
+        self._rungs[rung].next_trial_s = float("inf")
+
     def tried(self, rung: int, now_s: float, cost_ms: float) -> None:
         """Say what a rung cost that was tried beside the one in use; it is used once it fits well, several times."""
         record = self._rungs[rung]

@@ -115,7 +115,7 @@ class Monitor:
         self.began_ns = time.monotonic_ns()
         self.began_utc = datetime.now(timezone.utc)
         self.added = StageClock("added")
-        self.last_arrival_ns = 0
+        self.last_arrival_ns, self._after_gap = 0, False
         self.frames_in = self.frames_shown = self.late = self.reconnects = 0
         self.by_rung: Counter[str] = Counter()
         self.rungs, self.bypasses, self.gaps = Intervals(), Intervals(), Intervals()
@@ -148,16 +148,16 @@ class Monitor:
     def arrived(self, frame: Frame) -> None:
         """Count a frame that came from the source."""
         with self._lock:
-            if self.last_arrival_ns:
+            if self.last_arrival_ns and not self._after_gap:
                 self.intervals_ms.append((frame.arrived_ns - self.last_arrival_ns) / 1e6)
-            self.last_arrival_ns = frame.arrived_ns
+            self.last_arrival_ns, self._after_gap = frame.arrived_ns, False
             self.frames_in += 1
             self._arrivals.add(self.now_s, 0.0)
 
     def gap_ends(self) -> None:
-        """Forget the last arrival: what comes next comes after a gap, which is no period."""
+        """Leave the next interval out: what comes next comes after a gap, which is no period."""
         with self._lock:
-            self.last_arrival_ns = 0
+            self._after_gap = True
             self.intervals_ms.clear()
 
     def show(self, shown: Shown) -> None:

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 WARM_CALLS = 4
 """Calls that warm a rung: the first compiles and measures launch shapes, the rest tell what a frame costs."""
 
+IDLE_S = 1.0
+"""Between two looks of an idle thread at whether it was left behind."""
+
 SANITY_CELLS = 16
 """Cells on a side in which a result is compared with its input."""
 
@@ -162,12 +165,15 @@ class Rung:
 
     def _work(self, jobs: Latest[Ticket]) -> None:
         enlarger: Enlarger | None = None
-        while True:
-            ticket = jobs.take(60.0)
+        built_for: int | None = None
+        while jobs is self._jobs:  # else this thread was left behind, and what it built goes with it
+            ticket = jobs.take(IDLE_S)
             if ticket is None:
                 continue
+            depth = ticket.frame.layout.bit_depth
             try:
-                enlarger = enlarger or self._build(ticket.frame.layout.bit_depth)
+                if enlarger is None or built_for != depth:
+                    enlarger, built_for = self._build(depth), depth
                 if jobs is self._jobs:
                     self.enlarger, self.description = enlarger, enlarger.description
                 _fill(ticket, enlarger)
@@ -175,6 +181,8 @@ class Rung:
                 log.debug("%s failed", self.name, exc_info=True)
                 ticket.error = " ".join(str(cause).split())[:200] or type(cause).__name__
                 enlarger = None
+                if jobs is self._jobs:
+                    self.enlarger = None
             with self._changed:
                 ticket.done = True
                 self._changed.notify_all()
@@ -186,9 +194,10 @@ def _fill(ticket: Ticket, enlarger: Enlarger) -> None:
     Raises:
         EngineError: what came out is no enlargement of what went in.
     """
-    for _ in range(ticket.calls):
+    for left in reversed(range(ticket.calls)):
+        frame = _varied(ticket.frame) if left % 2 else ticket.frame
         started = time.perf_counter_ns()
-        ticket.result = enlarger.upscale(ticket.frame)
+        ticket.result = enlarger.upscale(frame)
         ticket.costs_ms.append((time.perf_counter_ns() - started) / 1e6)
     clocks = getattr(enlarger, "clocks", {})
     ticket.stages_ms = {name: clock.durations_ns[-1] / 1e6 for name, clock in clocks.items() if clock.durations_ns}
@@ -196,6 +205,11 @@ def _fill(ticket: Ticket, enlarger: Enlarger) -> None:
     if not is_sane(ticket.frame, ticket.result):
         ticket.result = None
         raise EngineError("its picture does not match the camera's: expected the same brightness everywhere")
+
+
+def _varied(frame: Frame) -> Frame:
+    """Return a frame whose every sample differs by one level: nothing of the one before can be shown again."""
+    return frame.with_planes(tuple(plane ^ 1 for plane in frame.planes))
 
 
 def is_sane(small: Frame, large: Frame) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -101,7 +102,8 @@ class LiveSession:
         self._seconds = seconds
         self._state = SourceState.OPENING
         self._shown: Shown | None = None
-        self._over = False
+        self._over = self._closed = False
+        self._trouble = ""
         self.keeper = RungKeeper([Rung(each, self.line, build) for each, build in rungs], self.monitor)
         self.director = Director(
             self.line, self.keeper, bicubic, scale=scale, monitor=self.monitor, show=self._show, **options
@@ -175,7 +177,8 @@ class LiveSession:
 
     def summary(self) -> dict[str, Any]:
         """Return what the ``--json`` line holds of the whole session."""
-        return {**self._teller.summary(), "threads_left": self.num_abandoned}
+        recording = None if self.recorder is None else asdict(self.recorder.status())
+        return {**self._teller.summary(), "recording": recording, "threads_left": self.num_abandoned}
 
     def note_presented(self, view: str, shown: Shown, at_ns: int) -> None:
         """Note that a view has a picture on its screen."""
@@ -204,13 +207,16 @@ class LiveSession:
     def close(self) -> None:
         """End everything, within two seconds; harmless when done before."""
         self._over = True
+        if self._closed:
+            return
+        self._closed = True
         self.feed.stop()
         self.line.stop()
         deadline = time.monotonic() + JOIN_S
         ended = [worker.join(_left_s(deadline)) for worker in self._workers if worker.started]
         ended.append(self.wishes.join(_left_s(deadline)))
         if self.recorder is not None:
-            self.recorder.stop()
+            self.recorder.stop(0.0)  # who opened it waits for it
         ended += [rung.join(_left_s(deadline)) for rung in self.keeper.rungs if rung.started]
         self.num_abandoned = ended.count(False)
         if self.num_abandoned:
@@ -235,6 +241,14 @@ class LiveSession:
         self.door.leave(shown)
         if self.recorder is not None:
             self.recorder.offer(shown)
+            self._tell_trouble(self.recorder.status().trouble)
+
+    def _tell_trouble(self, trouble: str) -> None:
+        """Log that a recording stopped by itself."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            if trouble:
+                self.monitor.say(trouble)
 
     def __enter__(self) -> LiveSession:
         for worker in self._workers:

@@ -88,12 +88,13 @@ class Teller:
         """Add to what the monitor counted what the feed and the place of the newest frame count."""
         feed, missed = self._feed, self._door.num_missed
         overrun = self._director.frames.num_dropped + feed.num_dropped
-        causes = {"overrun": overrun, "view": missed, "damaged": feed.num_damaged}
+        causes = {"overrun": overrun, "view": missed}
         shown = next(key for key in ("shown", "frames_shown") if key in measured)
         return {
             **measured,
             "frames_in": measured["frames_in"] + feed.num_dropped,
             shown: measured[shown] - missed,
+            "damaged": feed.num_damaged,
             "dropped": {cause: number for cause, number in causes.items() if number},
         }
 
