@@ -40,15 +40,15 @@ def budget(name: str, data: Path, runs: Path) -> PretrainSettings:
         model=name,
         data=str(data),
         output=str(runs / name),
-        steps=800,
+        steps=3_000,
         batch=16,
         patch_px=48,
         learning_rate=1e-3,
         warm_steps=100,
-        validate_every=400,
+        validate_every=1_000,
         checkpoint_every=200,
         log_every=100,
-        finetune_steps=100,
+        finetune_steps=300,
         device="cpu",
     )
 

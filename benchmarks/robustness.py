@@ -85,7 +85,7 @@ def tensor_of(luma: Samples) -> torch.Tensor:
 
 def samples_of(luma: torch.Tensor) -> Samples:
     """Return (H, W) uint8 of (1, 1, H, W) in [0, 1]."""
-    return np.array((luma[0, 0] * 255).round().clamp(0, 255).to(torch.uint8))
+    return (luma[0, 0] * 255).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def measure_side(side: str, data: Path, enlargers: dict[str, Enlarge]) -> dict[str, dict[str, dict[str, float]]]:

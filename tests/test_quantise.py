@@ -23,6 +23,7 @@ from streamsr.training.quantise import (
     best_clip,
     calibrate,
     rectified,
+    spread,
     tune,
     weight_scales,
 )
@@ -115,19 +116,18 @@ def test_calibration_covers_most_of_every_activation() -> None:
         assert float((values > clip).float().mean()) < 0.01
 
 
-@pytest.mark.parametrize("float_last", [False, True])
-def test_rounded_activations_match_the_quantised_graph_within_one_level(tmp_path: Path, float_last: bool) -> None:
+def test_rounded_activations_match_the_quantised_graph_within_one_level(tmp_path: Path) -> None:
     onnx_graph = pytest.importorskip("streamsr.runtimes.onnx_graph")
     student = make_student()
-    scales = calibrate(student, [luma()], float_last=float_last)
-    assert len(scales.weight_scales) == SPEC.depth + 2 - float_last
+    scales = calibrate(student, [luma()])
     int8 = onnx_graph.quantised_student(
         arrays(student), scale=2, activation_clips=scales.activation_clips, weight_scales=scales.weight_scales
     )
     write_engine(tmp_path / "mini-x2", student, int8)
     picture = luma(5)
-    settings = GeneratorSettings(precision="int8")
-    made = load_generator(read_engine(tmp_path / "mini-x2"), settings).generate(picture[None, None])
+    made = load_generator(read_engine(tmp_path / "mini-x2"), GeneratorSettings(precision="int8")).generate(
+        picture[None, None]
+    )
     with torch.inference_mode():
         rounded = RoundedStudent(student, scales)(torch.from_numpy(picture)[None, None].float() / 255)
         exact = student(torch.from_numpy(picture)[None, None].float() / 255)
@@ -136,6 +136,27 @@ def test_rounded_activations_match_the_quantised_graph_within_one_level(tmp_path
     # A sum on the border of two levels may fall either way in a layer, and the layers behind it carry that on.
     assert (apart <= 1).mean() > 0.999
     assert apart.mean() < 0.2 * np.abs((exact * 255).clamp(0, 255).numpy() - expected).mean()
+
+
+def test_spreading_halves_what_rounded_activations_cost_and_puts_dead_channels_to_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(RoundedStudent, "rounded", lambda self, weight, index: weight)
+    student, frames = make_student(), [luma(seed) for seed in range(3)]
+    with torch.no_grad():
+        student.layers[1].get_parameter("bias")[:3] = -100.0  # never active
+        student.layers[1].get_parameter("weight")[5] *= 2.0  # one that needs more levels
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    made, scales = spread(student, frames)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
+    picture = torch.from_numpy(luma(7))[None, None].float() / 255
+    with torch.inference_mode():
+        exact = student(picture)
+        ours = (RoundedStudent(made, scales)(picture) - exact).square().mean()
+        plain = (RoundedStudent(student, calibrate(student, frames))(picture) - exact).square().mean()
+        active = functional.relu(functional.conv2d(rectified(made, luma(7))[0], *made.weights()[1], padding=1))
+    assert float(ours) < 0.5 * float(plain)
+    assert (active[0, :3].amax(dim=(1, 2)) > 0).any(), "a dead channel works"
 
 
 def test_rounding_leaves_the_given_student_alone() -> None:

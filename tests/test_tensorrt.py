@@ -322,20 +322,6 @@ def test_the_symmetric_form_computes_the_same_network(mini: Engine) -> None:
     assert psnr[0] > psnr[1] > psnr[3]
 
 
-def test_a_last_layer_that_ships_in_float_stays_in_half_precision(mini: Engine) -> None:
-    steps = [
-        (np.abs(mini.weights()[f"layers.{index}.weight"]).max(axis=(1, 2, 3)) / 127).astype(np.float32)
-        for index in range(mini.depth + 1)
-    ]
-    form = quantised_student(mini.weights(), scale=mini.scale, activation_clips=[4.0] * mini.depth, weight_scales=steps)
-    assert graphs.int8_layers(quantised(mini)) == list(range(1, mini.depth + 2))
-    assert graphs.int8_layers(form) == list(range(1, mini.depth + 1))
-    pictures = noisy((1, 1, 40, 50))
-    expected = np.clip(np.rint(expected_of(mini, pictures)), 0, 255).astype(np.uint8)
-    made = run_onnx(graphs.symmetric_student(form, scale=2, layers=(1, mini.depth + 1)), pictures)
-    assert psnr_db(made[0, 0], expected[0, 0]) > 30.0
-
-
 def test_symmetric_activations_are_signed_and_biases_stay_real(mini: Engine) -> None:
     import onnx
 

@@ -1,10 +1,9 @@
 """A student as an ONNX graph: in float, and quantised (QDQ: unsigned 8-bit activations, signed 8-bit weights).
 
-The quantised graph is what an engine ships as its INT8 form. Every convolution, the last one of newer engines left out,
-has 8-bit inputs: the picture's own samples for the first layer and the skip (exact), activations after ReLU with one
-scale a layer, weights with one scale a channel. Biases stay float, as TensorRT wants them. The skip's weights are
-``k / (2 * scale) ** 2`` for small whole k, so they are exact too, and no grey level is lost to quantisation of the
-picture itself.
+The quantised graph is what an engine ships as its INT8 form. Every convolution has 8-bit inputs: the picture's own
+samples for the first layer and the skip (exact), activations after ReLU with one scale a layer, weights with one scale
+a channel. Biases stay float, as TensorRT wants them. The skip's weights are ``k / (2 * scale) ** 2`` for small whole k,
+so they are exact too, and no grey level is lost to quantisation of the picture itself.
 """
 
 from __future__ import annotations
@@ -108,8 +107,7 @@ def quantised_student(
         weights: ``layers.K.weight`` and ``layers.K.bias``, float32.
         scale: enlargement of each side.
         activation_clips: for each layer but the last, the activation that 255 stands for.
-        weight_scales: for each layer, (outputs,) real value of one step of its 8-bit weights. Where both are one
-            shorter, the last layer is in float, weights and what it reads: half of what 8 bits cost fast-x2 is there.
+        weight_scales: for each layer, (outputs,) real value of one step of its 8-bit weights.
     """
     graph = GraphBuilder()
     zero = graph.constant("zero", 0, np.uint8)
@@ -119,18 +117,13 @@ def quantised_student(
     for index in range(num_layers):
         last = index == num_layers - 1
         unit = (1.0 / 255.0 if index == 0 else 1.0) * (255.0 if last else 1.0)
-        values = weights[f"layers.{index}.weight"]
-        if index < len(weight_scales):
-            weight = quantised_weight(graph, f"w{index}", values, weight_scales[index], unit)
-        else:
-            weight = graph.constant(f"w{index}", values * unit)
+        weight = quantised_weight(graph, f"w{index}", weights[f"layers.{index}.weight"], weight_scales[index], unit)
         bias = graph.constant(f"b{index}", weights[f"layers.{index}.bias"] * (255.0 if last else 1.0))
         features = graph.convolution(features, weight, f"conv{index}", bias=bias)
         if not last:
-            features = graph.node("Relu", [features], f"relu{index}")
-        if index < len(activation_clips):
             step = graph.constant(f"a{index}_step", activation_clips[index] / 255.0)
-            levels = graph.node("QuantizeLinear", [features, step, zero], f"a{index}_levels")
+            rectified = graph.node("Relu", [features], f"relu{index}")
+            levels = graph.node("QuantizeLinear", [rectified, step, zero], f"a{index}_levels")
             features = graph.dequantised(levels, step, zero, f"a{index}")
     pads = graph.constant("pads", [0, 0, 1, 1, 0, 0, 1, 1], np.int64)
     padded = graph.dequantised(graph.node("Pad", ["lr", pads], "padded", mode="edge"), one, zero, "padded_samples")

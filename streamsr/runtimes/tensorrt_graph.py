@@ -173,21 +173,15 @@ def symmetric_student(quantised: bytes, *, scale: int, layers: Collection[int]) 
     Args:
         quantised: from `streamsr.runtimes.onnx_graph.quantised_student`.
         scale: enlargement of each side.
-        layers: numbers of the layers to run in INT8, from 1; layer 0 reads the picture and stays in FP16, and so does
-            a last layer that is in float there.
+        layers: numbers of the layers to run in INT8, from 1; layer 0 reads the picture and stays in FP16.
     """
     shipped = {tensor.name: numpy_helper.to_array(tensor) for tensor in load_from_string(quantised).graph.initializer}
     graph = HalfGraph("uint8")
     features, _ = graph.first_samples()
     zero = graph.constant("zero", 0, np.int8)
-    num_layers = sum(name.startswith("b") and name[1:].isdecimal() for name in shipped)
-    layers = {index for index in layers if f"w{index}_levels" in shipped}
+    num_layers = sum(name.startswith("w") and name.endswith("_levels") for name in shipped)
     for index in range(num_layers):
-        bias = shipped[f"b{index}"]
-        if f"w{index}_levels" not in shipped:
-            features = graph.convolve(features, f"conv{index}", shipped[f"w{index}"], bias)
-            continue
-        levels, steps = shipped[f"w{index}_levels"], shipped[f"w{index}_step"]
+        levels, steps, bias = (shipped[name] for name in (f"w{index}_levels", f"w{index}_step", f"b{index}"))
         if index in layers and index:
             zeros = graph.constant(f"w{index}_zero", np.zeros(len(steps)), np.int8)
             step, whole = graph.constant(f"w{index}_step", steps), graph.constant(f"w{index}_levels", levels, np.int8)
@@ -206,12 +200,6 @@ def symmetric_student(quantised: bytes, *, scale: int, layers: Collection[int]) 
             features = graph.dequantised(quantised_levels, step, zero, f"a{index}")
     add_skip(graph, features, scale)
     return graph.half_model(1)
-
-
-def int8_layers(quantised: bytes) -> list[int]:
-    """Return the layers, from 1, that a student's quantised form holds in 8 bits; see `symmetric_student`."""
-    names = {tensor.name for tensor in load_from_string(quantised).graph.initializer}
-    return [index for index in range(1, len(names)) if f"w{index}_levels" in names]
 
 
 def half_srgan(weights: Weights, *, scale: int, num_blocks: int, samples: Samples) -> bytes:

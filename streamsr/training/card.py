@@ -24,9 +24,10 @@ ROBUST = (
 )
 
 INT8 = (
-    "**INT8.** QDQ ONNX: unsigned 8-bit activations, signed 8-bit weights per channel, float biases, the last layer in "
-    "float32; scales from training frames, then a short tuning under rounding on training crops (degraded ones for "
-    "robust weights) by the logarithm of each crop's squared error."
+    "**INT8.** QDQ ONNX: unsigned 8-bit activations, signed 8-bit weights per channel, float biases; scales from "
+    "training frames, every channel scaled to the range of 8 bits and channels that are never active spent on those "
+    "that need most; then a short tuning under rounding on training crops (degraded ones for robust weights) by the "
+    "logarithm of each crop's squared error."
 )
 
 ADVERSARIAL = """**Adversarial weights: they draw texture that looks right and was not measured.** Every fine detail may

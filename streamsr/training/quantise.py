@@ -22,13 +22,16 @@ from streamsr.training.losses import log_squared
 INT8_LOSS_DB = 0.05
 """What an INT8 form may lose on any validation set."""
 
-TUNING_STEPS = 400
-"""Optimiser steps under rounding, of 8 crops: after 200 fast-x2 lost up to 0.064 dB on validation frames."""
+TUNING_STEPS = 150
+"""Optimiser steps under rounding, of 8 crops."""
 
 CALIBRATION_FRAMES = 8
 """Training frames of each set from which INT8 scales are chosen."""
 
 HISTOGRAM_BINS = 4096
+
+DEAD = 0.01
+"""Share of its layer's largest range below which a channel counts as never active."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,7 @@ class Scales:
 
     Attributes:
         activation_clips: for each layer but the last, the activation that 255 stands for.
-        weight_scales: for each layer, (outputs,) float32, the real value of one step of its weights. Both are one
-            shorter where the last layer stays in float.
+        weight_scales: for each layer, (outputs,) float32, the real value of one step of its weights.
     """
 
     activation_clips: tuple[float, ...]
@@ -57,7 +59,7 @@ def int8_form(student: Student, data: Path, *, degrades: bool = False, steps: in
     scale = student.spec.scale
     shown = load_pairs(data, "train", scale, most_per_set=CALIBRATION_FRAMES)
     shown = degraded(shown, scale) if degrades else shown
-    rounded = RoundedStudent(student, calibrate(student, [pair.lr for pair in shown], float_last=True))
+    rounded = RoundedStudent(*spread(student, [pair.lr for pair in shown]))
     bank = FrameBank(load_pairs(data, "train", scale, most_per_set=200), scale=scale, device=torch.device("cpu"))
     torch.manual_seed(7)
     patch_px = min(48, bank.smallest_px)
@@ -98,13 +100,12 @@ def weight_scales(weight: Tensor) -> NDArray[np.float32]:
     return candidates.gather(0, best[None])[0].float().numpy()
 
 
-def calibrate(student: Student, frames: Sequence[NDArray[np.uint8]], *, float_last: bool = False) -> Scales:
+def calibrate(student: Student, frames: Sequence[NDArray[np.uint8]]) -> Scales:
     """Choose scales from low-resolution training frames: for each layer the clip of least squared error.
 
     Args:
         student: the float network.
         frames: (H, W) uint8 luma.
-        float_last: whether the last layer stays in float.
     """
     largest = [1e-6] * (student.spec.depth + 1)
     for frame in frames:
@@ -114,8 +115,7 @@ def calibrate(student: Student, frames: Sequence[NDArray[np.uint8]], *, float_la
         for histogram, now, top in zip(histograms, rectified(student, frame), largest, strict=True):
             histogram += torch.histc(now, HISTOGRAM_BINS, 0.0, top).double()
     clips = tuple(best_clip(histogram, top) for histogram, top in zip(histograms, largest, strict=True))
-    steps = tuple(weight_scales(weight) for weight, _ in student.weights())
-    return Scales(clips[:-1], steps[:-1]) if float_last else Scales(clips, steps)
+    return Scales(clips, tuple(weight_scales(weight) for weight, _ in student.weights()))
 
 
 def best_clip(histogram: Tensor, top: float) -> float:
@@ -136,6 +136,60 @@ def rectified(student: Student, frame: NDArray[np.uint8]) -> list[Tensor]:
             features = functional.relu(functional.conv2d(features, weight, bias, padding=1))
             outputs.append(features)
     return outputs
+
+
+def spread(student: Student, frames: Sequence[NDArray[np.uint8]]) -> tuple[Student, Scales]:
+    """Fill the 8-bit range of every channel, and give channels that are never active to those that need most.
+
+    A ReLU passes a factor on, so every channel is scaled to its layer's clip and what reads it is scaled back (Nagel
+    et al. 2019 equalise weights so). A dead channel takes the upper half of the one whose rounding costs most: 8 bits
+    clip the lower half where the copy, its bias less by the clip, begins, so the sum has twice the levels. It costs
+    nothing to run: before tuning, fast-x2 lost 0.078 dB on colondb without it and 0.032 with it.
+
+    Args:
+        student: the float network; not changed.
+        frames: (H, W) uint8 luma to choose from.
+
+    Returns:
+        The network, right under the clips alone, and its scales.
+    """
+    made = Student(student.spec)
+    made.load_state_dict(student.state_dict())
+    ranges = channel_ranges(student, frames)
+    clips = []
+    with torch.no_grad():
+        weights = made.weights()
+        for tops, (weight, bias), (reader, _) in zip(ranges, weights[:-1], weights[1:], strict=True):
+            cost = reader.square().sum(dim=(0, 2, 3)) * tops.square()
+            dead = (tops < DEAD * tops.max()).nonzero()[:, 0]
+            halved = cost.argsort(descending=True)[: len(dead)]
+            needed = tops.clone()
+            needed[halved] /= 2
+            clip = float(needed.max())
+            factor = (needed / clip).clamp(min=2 * DEAD)
+            weight /= factor.reshape(-1, 1, 1, 1)
+            bias /= factor
+            reader *= factor.reshape(1, -1, 1, 1)
+            weight[dead], bias[dead], reader[:, dead] = weight[halved], bias[halved] - clip, reader[:, halved]
+            clips.append(clip)
+    return made, Scales(tuple(clips), tuple(weight_scales(weight) for weight, _ in made.weights()))
+
+
+def channel_ranges(student: Student, frames: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
+    """Return, for every layer but the last, (channels,) the clip of least squared error of each channel."""
+    largest = [torch.full((student.spec.channels,), 1e-6) for _ in range(student.spec.depth + 1)]
+    for frame in frames:
+        now = [layer[0].amax(dim=(1, 2)) for layer in rectified(student, frame)]
+        largest = [torch.maximum(top, seen) for top, seen in zip(largest, now, strict=True)]
+    histograms = [torch.zeros(len(tops), HISTOGRAM_BINS, dtype=torch.float64) for tops in largest]
+    for frame in frames:
+        for rows, layer, tops in zip(histograms, rectified(student, frame), largest, strict=True):
+            for row, channel, top in zip(rows, layer[0], tops, strict=True):
+                row += torch.histc(channel, HISTOGRAM_BINS, 0.0, float(top)).double()
+    return [
+        torch.tensor([best_clip(row, float(top)) for row, top in zip(rows, tops, strict=True)])
+        for rows, tops in zip(histograms, largest, strict=True)
+    ]
 
 
 class RoundedStudent(nn.Module):
@@ -163,18 +217,15 @@ class RoundedStudent(nn.Module):
         features = luma
         for index, (weight, bias) in enumerate(weights[:-1]):
             features = functional.relu(functional.conv2d(features, self.rounded(weight, index), bias, padding=1))
-            if index < len(self.clips):
-                step = self.clips[index] / 255.0
-                scaled = torch.minimum(features / step, torch.tensor(255.0))
-                features = (scaled + (scaled.round() - scaled).detach()) * step
+            step = self.clips[index] / 255.0
+            scaled = torch.minimum(features / step, torch.tensor(255.0))
+            features = (scaled + (scaled.round() - scaled).detach()) * step
         weight, bias = weights[-1]
         residual = functional.conv2d(features, self.rounded(weight, len(weights) - 1), bias, padding=1)
         return add_skip(luma, residual, self.student.skip_taps)
 
     def rounded(self, weight: Tensor, index: int) -> Tensor:
-        """Return weights rounded to their steps, if the layer has any, with the gradient of the weights themselves."""
-        if index >= len(self.steps):
-            return weight
+        """Return weights rounded to their steps, with the gradient of the weights themselves."""
         steps = self.steps[index].reshape(-1, 1, 1, 1)
         nearest = (weight / steps).round().clamp(-127, 127) * steps
         return weight + (nearest - weight).detach()

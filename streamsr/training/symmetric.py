@@ -21,7 +21,7 @@ from streamsr.engine import MANIFEST, Engine, read_engine
 from streamsr.errors import EngineError
 from streamsr.quality.fidelity import psnr_db
 from streamsr.runtimes.onnx_graph import float_student
-from streamsr.runtimes.tensorrt_graph import SYMMETRIC, int8_layers, symmetric_student
+from streamsr.runtimes.tensorrt_graph import SYMMETRIC, symmetric_student
 from streamsr.training.data import field_masks, load_pairs
 from streamsr.training.quantise import INT8_LOSS_DB
 
@@ -101,7 +101,7 @@ def ship_symmetric(folder: Path, data: Path) -> str:
         raise EngineError(
             f"{folder}: expected a student with an INT8 form, got {engine.architecture}; quantise it first"
         )
-    layers = int8_layers(engine.read_file("int8"))
+    layers = range(1, engine.depth + 2)
     chosen = choose_layers(layers, worst_loss(engine, load_scenes(data, engine.scale, most_per_set=TRIED_EACH)))
     loss = worst_loss(engine, load_scenes(data, engine.scale, most_per_set=None))(chosen)
     offered = len(chosen) >= LEAST_PART * len(layers) and loss <= INT8_LOSS_DB
