@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from streamsr.capture.protocols import (
+    DATAGRAMS,
     HLS_PATIENCE_S,
     PROBE,
     WHOLE,
@@ -72,8 +73,12 @@ class Address:
 
     @property
     def may_stall(self) -> bool:
-        """Whether silence is no reason to close it: reading goes on where it stopped, and reopening loses data."""
-        return self.kind == "pipe"
+        """Whether silence is no reason to close it: reading goes on where it stopped, and reopening loses data.
+
+        So it is with standard input, and with datagrams, which need no connection: their sender comes back unannounced,
+        its first key frame at once.
+        """
+        return self.kind == "pipe" or (self.kind == "network" and scheme_of(self.target) in DATAGRAMS)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""

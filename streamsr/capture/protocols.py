@@ -13,6 +13,9 @@ SCHEMES = TCP_BASED | {"rtsp", "rtsps", "udp", "rtp"}
 WHOLE = frozenset({"rtsp", "rtsps", "udp", "rtp"})
 """Protocols whose packets hold whole pictures: RTP, and the transport streams that UDP carries."""
 
+DATAGRAMS = frozenset({"udp", "rtp"})
+"""Protocols without a connection that could be lost."""
+
 ELSEWHERE = {
     "srt": "ffmpeg -i 'srt://...' -c copy -f mpegts - | streamsr live -",
     "ndi": "gst-launch-1.0 -q ndisrc ndi-name=... ! ... ! matroskamux streamable=true ! fdsink | streamsr live -",

@@ -14,6 +14,9 @@ from streamsr.capture.keeping import OriginalKeeper
 from streamsr.capture.testsrc import EndoscopySource, open_test_source
 from streamsr.frame import Frame
 
+LEAD = 2.5
+"""How many times as long as the last picture took to render before the next one is due, its rendering begins."""
+
 ENDLESS = 1 << 40
 """Frames: a thousand years at 25 a second."""
 
@@ -37,10 +40,17 @@ class Rendition:
         """Render to the end."""
         self._delivery.open(paced=True)
         self._keeper.begin_source([], self._facts.rate)
-        for frame in self._source:
-            assert isinstance(frame, Frame)
+        frames = iter(self._source)
+        while True:
+            began_s = time.monotonic()
+            frame = next(frames, None)
+            if not isinstance(frame, Frame):
+                break
+            took_s = time.monotonic() - began_s
             self._delivery.give(frame, self._facts, time.monotonic_ns())
             self._keep(frame)
+            # A camera does not draw its pictures on the processor that enlarges them: the next one is left until late.
+            time.sleep(max(0.0, float(1 / self._facts.rate) - LEAD * took_s))
         self._keeper.end_source()
 
     def _keep(self, frame: Frame) -> None:
