@@ -81,6 +81,16 @@ def consistency_table() -> str:
     return markdown(["student", "size", "without, ms", "with, ms", "ratio"], rows)
 
 
+def robustness_table() -> str:
+    """Return luma PSNR on input that is not clean: the mean of the test sides of all sets, in dB."""
+    forms = ("bicubic", "fast-x2", "fast-x2-robust", "fast-x2-robust, projected")
+    rows = []
+    for fault, measured in load(RESULTS / "robustness.json")["test"].items():
+        figures = [sum(measured[form].values()) / len(measured[form]) for form in forms]
+        rows.append([fault, *(f"{figure:.2f}" for figure in figures)])
+    return markdown(["input", *forms], rows)
+
+
 def machine_line() -> str:
     """Return the machine that the figures were measured on."""
     card = load(RESULTS / "pipeline.json")["card"]
@@ -190,6 +200,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "engines": engines_table,
     "claims": claims_table,
     "perceptual": perceptual_table,
+    "robustness": robustness_table,
     "consistency": consistency_table,
     "machine": machine_line,
     "runtimes": runtimes_table,

@@ -240,7 +240,7 @@ def test_the_null_view_presents_every_picture_and_ends_with_the_session() -> Non
     assert NullView.wants_main_thread is False
 
 
-@pytest.mark.parametrize("module", ["streamsr.capture.files", "streamsr.capture.testsrc", "streamsr.sinks.recording"])
+@pytest.mark.parametrize("module", ["streamsr.live.opening", "streamsr.api", "streamsr.sinks.recording"])
 def test_opencv_is_loaded_before_pyav_whose_libraries_hang_its_windows(module: str) -> None:
     program = f"import sys, {module}; order = list(sys.modules); assert order.index('cv2') < order.index('av')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
