@@ -44,6 +44,5 @@ def heeding_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        # After an interrupt the program is about to end with its own exit code: another one must not take that away.
         for number, handler in before.items():
-            signal.signal(number, signal.SIG_IGN if first_s else handler)
+            signal.signal(number, handler)

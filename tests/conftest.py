@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2  # noqa: F401 (before PyAV, whose X11 libraries hang the windows of an OpenCV that is loaded after it)
 import pytest
+
+SCREENS = "STREAMSR_SCREENS"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what opens windows and browsers, unless it is asked for."""
+    if os.environ.get(SCREENS):
+        return
+    left_out = pytest.mark.skip(reason=f"opens windows or browsers: set {SCREENS}=1")
+    for item in items:
+        if item.get_closest_marker("needs_browser") or item.get_closest_marker("needs_display"):
+            item.add_marker(left_out)
 
 
 @pytest.fixture(autouse=True)

@@ -177,6 +177,7 @@ def test_a_recording_has_the_times_of_arrival_to_a_millisecond() -> None:
     assert row["files"] == 1
 
 
+@pytest.mark.needs_display
 @pytest.mark.skipif(not shutil.which("Xvfb"), reason="needs Xvfb")
 @pytest.mark.slow
 def test_the_window_is_read_back_from_a_virtual_screen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from tests.live_doubles import FakeShowing, shown_slate
 SCREEN = (1280, 1024)
 PATIENCE_S = 30.0
 PROGRAMS = ("Xvfb", "openbox", "xdotool", "xwininfo")
-needs_display = pytest.mark.skipif(not all(map(shutil.which, PROGRAMS)), reason=f"needs {', '.join(PROGRAMS)}")
+has_programs = pytest.mark.skipif(not all(map(shutil.which, PROGRAMS)), reason=f"needs {', '.join(PROGRAMS)}")
 
 
 def wait_until(found: Callable[[], Any], what: str) -> Any:
@@ -158,7 +158,8 @@ def code_of(picture: Picture) -> int | None:
         return None
 
 
-@needs_display
+@pytest.mark.needs_display
+@has_programs
 def test_pictures_on_the_screen_carry_rising_numbers_and_all_of_them_were_presented(display: str) -> None:
     with at_window(display, "numbered") as desk:
         wait_until(lambda: code_of(desk.look()) is not None, "a picture")
@@ -175,7 +176,8 @@ def test_pictures_on_the_screen_carry_rising_numbers_and_all_of_them_were_presen
     assert set(seen) <= set(result["told"])
 
 
-@needs_display
+@pytest.mark.needs_display
+@has_programs
 def test_keys_reach_the_session_and_a_snapshot_is_of_the_frozen_picture(display: str) -> None:
     with at_window(display, "numbered") as desk:
         wait_until(lambda: code_of(desk.look()) is not None, "a picture")
@@ -198,7 +200,8 @@ def line_at(picture: Picture) -> float | None:
     return float(np.flatnonzero(np.diff(bright.astype(int)))[-1] + 1) / len(bright)
 
 
-@needs_display
+@pytest.mark.needs_display
+@has_programs
 def test_the_split_shows_both_versions_and_its_line_follows_the_mouse(display: str) -> None:
     with at_window(display, "two") as desk:
         wait_until(lambda: (desk.look()[100] > 128).all(), "the enlarged picture")
@@ -210,7 +213,8 @@ def test_the_split_shows_both_versions_and_its_line_follows_the_mouse(display: s
         desk.result()
 
 
-@needs_display
+@pytest.mark.needs_display
+@has_programs
 def test_a_window_that_is_closed_ends_the_session(display: str) -> None:
     with at_window(display, "two") as desk:
         desk.close_window()
