@@ -189,7 +189,7 @@ class RungKeeper:
         self._fail(place, "does not answer")
         if self.rungs[place].num_abandoned >= MOST_ABANDONED:
             self.ladder.retire(place)
-            self._monitor.say(f"{self.rungs[place].name} is given up for this session")
+            self._monitor.say(f"{self.rungs[place].name} is given up")
 
     def _fail(self, place: int, why: str) -> None:
         name = self.rungs[place].name

@@ -86,7 +86,7 @@ class Wishes:
 
     def _toggle_recording(self) -> str:
         if self._recorder is None:
-            return "recording: this session has no recorder"
+            return "recording: there is no recorder"
         if self._recorder.status().active:
             self._recorder.stop(0.0)
             self._feed.keep_original(None)
