@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -33,6 +34,7 @@ def heeding_interrupts() -> Iterator[None]:
     def heed(number: int, frame: FrameType | None) -> None:
         if not first_s:
             first_s.append(time.monotonic())
+            atexit.register(_close_ears)
             raise KeyboardInterrupt
         if time.monotonic() - first_s[0] > GRACE_S:
             os._exit(Interrupted.exit_code)  # the hidden draft stays; waiting for anything could hang
@@ -44,5 +46,13 @@ def heeding_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        # After an interrupt the program is about to end with its own exit code, which a late one must not take away.
+        if not first_s:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _close_ears() -> None:
+    """Ignore signals while the interpreter ends: before it is gone it gives handled ones their deadly meaning back."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
