@@ -216,7 +216,7 @@ def check_files(path: Path, manifest: dict[str, Any]) -> None:
         if Path(name).name != name or not isinstance(digest, str) or len(digest) != 64:
             raise EngineError(f"{path}: expected plain file names with SHA-256, got {name!r}: {digest!r}; reinstall it")
     for precision, name in manifest["precisions"].items():
-        if name not in manifest["files"]:
+        if not isinstance(name, str) or name not in manifest["files"]:
             raise EngineError(f"{path}: expected a hash for {precision} ({name!r}), got none; reinstall the engine")
     if manifest["scale"] not in (2, 3, 4) or manifest["colour"] not in ("luma", "rgb"):
         raise EngineError(
