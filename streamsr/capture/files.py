@@ -110,6 +110,7 @@ class FileSource:
         for notice in notices + left_out:
             self._note(notice)
         sampling = self._sample(rate, fits, deinterlace)
+        self._time_base = sampling.time_base
         self._decoder = Decoder(self._video, self.report, threads=threads)
         self._splicer = Splicer()
         self._frames = FrameMaker(sampling, self._note)
@@ -200,13 +201,13 @@ class FileSource:
     def _stated_frames(self) -> int | None:
         tags = self._video.metadata
         tagged = next((tags[key] for key in ("NUMBER_OF_FRAMES", "NUMBER_OF_FRAMES-eng") if key in tags), "")
-        return self._video.frames or (int(tagged) if tagged.isdigit() else None) or None
+        return self._video.frames or (int(tagged) if tagged.isdecimal() else None) or None
 
     def _conclude(self) -> None:
         """Say whether the file ended before it should have: fewer packets than stated, and an early end."""
         stated, stated_end_s = self._stated_frames(), self._stated_end_s()
         if "mpegts" in self._container.format.name and len(self._splicer.offsets_s) == 1:
-            self.report.gaps.extend(find_holes(self._shown, self._info.time_base))
+            self.report.gaps.extend(find_holes(self._shown, self._time_base))
         if self._decoder.num_hidden:
             self._note(f"{self._decoder.num_hidden} pictures are hidden by the file's edit list: not shown")
         all_there = stated is not None and self._decoder.num_packets >= stated
