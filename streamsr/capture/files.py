@@ -214,7 +214,7 @@ class FileSource:
         """Say whether the file ended before it should have: fewer packets than stated, and an early end."""
         stated, stated_end_s = self._stated_frames(), self._stated_end_s()
         if "mpegts" in self._container.format.name and len(self._splicer.offsets_s) == 1:
-            self.report.gaps.extend(find_holes(self._shown, self._info.time_base))
+            self.report.gaps.extend(find_holes(self._shown, self._video.time_base or Fraction(1, 1000)))
         if self._decoder.num_hidden:
             self._note(f"{self._decoder.num_hidden} pictures are hidden by the file's edit list: not shown")
         all_there = stated is not None and self._decoder.num_packets >= stated

@@ -47,7 +47,7 @@ KEPT = (
 
 EMPTY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
-    *("ReferringPhysicianName", "StudyID", "AccessionNumber", "Laterality", "PatientOrientation"),
+    *("ReferringPhysicianName", "StudyID", "AccessionNumber", "PatientOrientation"),
 )
 """Attributes of type 2: they must be there, and may be empty."""
 
@@ -81,15 +81,28 @@ class Derivation:
     history: tuple[tuple[float, str], ...] = ()
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where an object is filed.
+
+    Attributes:
+        study_uid: of a study of its own, for an object without a source; others go into their source's.
+        series_uid: of its series.
+        number: in its series.
+    """
+
+    study_uid: str
+    series_uid: str
+    number: int = 1
+
+
 def describe_derived(
     source: Any | None,
     source_bytes: int,
     video: BitStream,
     syntax: VideoSyntax,
     derivation: Derivation,
-    *,
-    series_uid: str,
-    number: int,
+    place: Place,
 ) -> Any:
     """Return the data set of a derived object, without its pixel data.
 
@@ -99,8 +112,7 @@ def describe_derived(
         video: that the object will hold.
         syntax: that holds it.
         derivation: how it was made.
-        series_uid: of the series it goes into.
-        number: of the object in its series.
+        place: where it is filed.
     """
     from pydicom.dataset import Dataset
 
@@ -108,7 +120,7 @@ def describe_derived(
     _keep(made, source)
     if not video.has_sound:
         made.pop("MultiplexedAudioChannelsDescriptionCodeSequence", None)
-    _identify(made, series_uid, number)
+    _identify(made, place)
     _describe_picture(made, video)
     _describe_time(made, video)
     _describe_derivation(made, source, derivation)
@@ -126,6 +138,8 @@ def _keep(made: Any, source: Any | None) -> None:
     for keyword in EMPTY:
         if keyword not in made:
             setattr(made, keyword, "")
+    if "BodyPartExamined" not in made and "Laterality" not in made:
+        made.Laterality = ""  # of a part of the body that nobody named; of a named one the source says so, or need not
     if source is None:
         made.SpecificCharacterSet = "ISO_IR 192"
     if "AcquisitionContextSequence" not in made:
@@ -134,15 +148,15 @@ def _keep(made: Any, source: Any | None) -> None:
         made.AnatomicRegionSequence = [_code(*SOMEWHERE)]
 
 
-def _identify(made: Any, series_uid: str, number: int) -> None:
+def _identify(made: Any, place: Place) -> None:
     """SOP Common, General Series, General Equipment, General Image."""
     from pydicom.uid import generate_uid
 
     now = datetime.now(timezone.utc).astimezone()
     made.SOPClassUID, made.SOPInstanceUID = SOP_CLASS, generate_uid(prefix=None)
     if not made.get("StudyInstanceUID"):
-        made.StudyInstanceUID = generate_uid(prefix=None)
-    made.SeriesInstanceUID, made.InstanceNumber = series_uid, number
+        made.StudyInstanceUID = place.study_uid
+    made.SeriesInstanceUID, made.InstanceNumber = place.series_uid, place.number
     made.Modality, made.SeriesDescription = "ES", "Enlarged by streamsr, research use"
     made.InstanceCreationDate = made.ContentDate = f"{now:%Y%m%d}"
     made.InstanceCreationTime = made.ContentTime = f"{now:%H%M%S}"

@@ -13,7 +13,7 @@ from uuid import NAMESPACE_DNS, uuid5
 
 from streamsr import __version__
 from streamsr.dicom import need_pydicom
-from streamsr.dicom.attributes import Derivation, describe_derived
+from streamsr.dicom.attributes import Derivation, Place, describe_derived
 from streamsr.dicom.bit_streams import read_bit_stream
 from streamsr.dicom.fragments import DELIMITER, ITEM, PIXEL_DATA, UNDEFINED, find_fragments
 from streamsr.dicom.objects import read_attributes, syntax_of
@@ -27,8 +27,8 @@ LARGEST_FRAGMENT = 0xFFFFFFFE
 COPY_BYTES = 1 << 20
 
 
-def new_series_uid() -> str:
-    """Return the UID of a new series.
+def new_place() -> Place:
+    """Return a new series, and a new study for what has none.
 
     Raises:
         UsageError: pydicom is missing.
@@ -36,7 +36,7 @@ def new_series_uid() -> str:
     need_pydicom()
     from pydicom.uid import generate_uid
 
-    return str(generate_uid(prefix=None))
+    return Place(study_uid=str(generate_uid(prefix=None)), series_uid=str(generate_uid(prefix=None)))
 
 
 def read_source(path: Path) -> tuple[Any, int]:
@@ -62,8 +62,7 @@ def write_derived(
     out: str | Path,
     *,
     derivation: Derivation,
-    series_uid: str | None = None,
-    number: int = 1,
+    place: Place | None = None,
     overwrite: bool = False,
     largest_fragment: int = LARGEST_FRAGMENT,
 ) -> VideoSyntax:
@@ -75,8 +74,7 @@ def write_derived(
         video: an MP4 or MPEG-TS file with H.264 or HEVC, which becomes the bit stream as it is.
         out: the object; it may be ``video`` itself.
         derivation: how the video was made.
-        series_uid: the series it goes into; None makes a new one.
-        number: of the object in its series.
+        place: where it is filed; None makes a new series.
         overwrite: whether ``out`` may be replaced.
         largest_fragment: bytes; a longer bit stream becomes several fragments, in a syntax that allows them.
 
@@ -96,11 +94,10 @@ def write_derived(
     found = read_bit_stream(video)
     syntax = match_syntax(found.codec, found.profile, found.level, found.width, found.height, found.rate)
     data_set, num_bytes = (None, 0) if source is None else read_source(Path(source))
-    uid = series_uid or new_series_uid()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made = describe_derived(data_set, num_bytes, found, syntax, derivation, series_uid=uid, number=number)
+            made = describe_derived(data_set, num_bytes, found, syntax, derivation, place or new_place())
             several = found.num_bytes > largest_fragment
             head = _encode(made, syntax.fragmentable_uid if several else syntax.uid)
     except Exception as cause:  # what pydicom raises on the source's damaged values is no closed list

@@ -9,7 +9,7 @@ from typing import Any
 from streamsr.dicom import need_pydicom
 from streamsr.dicom.attributes import Derivation
 from streamsr.dicom.syntaxes import VideoSyntax, choose_syntax
-from streamsr.dicom.writing import new_series_uid, read_source, write_derived
+from streamsr.dicom.writing import new_place, read_source, write_derived
 from streamsr.errors import UsageError
 from streamsr.frame import Frame
 from streamsr.sinks.base import PassingTrack
@@ -69,7 +69,7 @@ class DicomSink(RecordingSink):
             )
         self.source, self.derivation = source, derivation
         self.syntax = choose_syntax(codecs_of(settings), facts.width * scale, facts.height * scale, facts.rate)
-        self._series_uid = new_series_uid()
+        self._place = new_place()
         reasons = [(track, why_no_sound(track)) for track in facts.tracks]
         kept = tuple(track for track, reason in reasons if reason is None)
         super().__init__(
@@ -105,8 +105,7 @@ class DicomSink(RecordingSink):
                     draft.path,
                     draft.path,
                     derivation=self.derivation,
-                    series_uid=self._series_uid,
-                    number=number,
+                    place=replace(self._place, number=number),
                     overwrite=True,
                 )
         super()._publish()
