@@ -104,7 +104,7 @@ def upscale_file(
 
     Args:
         source: a file, or ``testsrc:endoscopy``.
-        output: a file or a folder; None is beside the source.
+        output: a file or a folder; ``.dcm`` makes a derived DICOM object; None is beside the source.
         settings: generator, encoder and reading; None takes the defaults.
         watch: called ten times a second with the progress, in the caller's thread.
 

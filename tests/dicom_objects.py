@@ -114,6 +114,8 @@ def damage(content: bytes, random_source: random.Random) -> bytes:
 def main(folder: Path, num_tries: int) -> int:
     """Open damaged objects to their end; print what failed otherwise than by one of our errors, and count that."""
     from streamsr.capture import open_source
+    from streamsr.dicom.attributes import Derivation
+    from streamsr.dicom.writing import check_source
     from streamsr.errors import StreamsrError
 
     raw = {"options": {"profile": "high"}, "container_format": "h264", "suffix": ".h264"}
@@ -132,6 +134,7 @@ def main(folder: Path, num_tries: int) -> int:
             with open_source(bad, threads=1) as source:
                 for _ in source:
                     pass
+            check_source(bad, Derivation("", synthetic=True, model="m"))
         except StreamsrError as error:
             if "\n" in str(error):
                 num_failed += 1

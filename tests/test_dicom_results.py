@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 
 pytest.importorskip("pydicom")
@@ -20,14 +21,16 @@ from streamsr.dicom.attributes import Derivation
 from streamsr.dicom.objects import read_object
 from streamsr.dicom.syntaxes import H264_LEVEL_41, H264_LEVEL_42, HEVC_LEVEL_51, choose_syntax
 from streamsr.dicom.writing import write_derived
-from streamsr.errors import InputError, Interrupted, OutputExists, UsageError
+from streamsr.errors import InputError, Interrupted, OutputError, OutputExists, UsageError
 from streamsr.frame import Frame
 from streamsr.job import upscale_file
+from streamsr.sinks import dicom_recording
 from streamsr.sinks.dicom_recording import DicomSink, limited
+from streamsr.sinks.recording import RESERVE_BYTES
 from streamsr.sinks.settings import EncoderSettings
 from tests.dicom_objects import H264, HEVC, MPEG2, PATIENT, make_dicom
 from tests.test_cli import one_line, run
-from tests.videos import make_video, read_number
+from tests.videos import make_video, read_number, read_numbers
 
 DERIVATION = Derivation("Enlarged x2 in a test", synthetic=True, model="streamsr test")
 BOTH = ("h264", "hevc")
@@ -146,6 +149,8 @@ def test_lossy_compression_is_a_history(tmp_path):
     assert float(made.LossyImageCompressionRatio[2]) == pytest.approx(96 * 128 * 3 * 10 / bits, rel=0.01)
     again = upscale(tmp_path / "out.dcm", tmp_path / "again.dcm")
     assert len(again.LossyImageCompressionRatio) == len(again.LossyImageCompressionMethod) == 4
+    purposes = [item.PurposeOfReferenceCodeSequence[0].CodeValue for item in again.ContributingEquipmentSequence]
+    assert purposes == ["109101", "109102", "109102"]  # acquired once, processed twice
 
 
 def test_a_vector_of_frame_times_stands_for_a_variable_rate(tmp_path):
@@ -364,6 +369,34 @@ def test_what_was_interrupted_is_kept_as_a_video(tmp_path):
     assert not (tmp_path / "out.dcm").exists()
     with av.open(str(tmp_path / "out.partial.mp4")) as container:
         assert len(list(container.decode(video=0))) == 20
+
+
+def test_pictures_that_cannot_become_an_object_are_kept(tmp_path, monkeypatch, capsys):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise UsageError("no DICOM video holds this")
+
+    monkeypatch.setattr(dicom_recording, "write_derived", refuse)
+    video = make_video(tmp_path / "in.mp4")
+    assert run("upscale", video, "-m", "bicubic-x2", "-o", tmp_path / "out.dcm", "-q") == OutputError.exit_code
+    assert "out.partial.mp4" in one_line(capsys.readouterr().err)
+    assert len(read_numbers(tmp_path / "out.partial.mp4", 2)) == 10
+    assert not (tmp_path / "out.dcm").exists()
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_a_disk_that_holds_the_pictures_but_not_the_object_keeps_the_pictures(small_disk, tmp_path, capsys):
+    noise = np.random.default_rng(0).integers(0, 256, (36, 180, 160), np.uint8)
+    video = make_video(tmp_path / "in.mp4", width=160, height=120, num_frames=36, pictures=list(noise))
+    upscale(video, tmp_path / "out.dcm")
+    num_bytes = (tmp_path / "out.dcm").stat().st_size
+    assert 1.2 * RESERVE_BYTES < num_bytes < 1.8 * RESERVE_BYTES
+    free = num_bytes + RESERVE_BYTES + 100_000
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - free))
+    assert run("upscale", video, "-m", "bicubic-x2", "-o", small_disk / "out.dcm", "-q") == 5
+    assert "no space left" in one_line(capsys.readouterr().err)
+    assert sorted(path.name for path in small_disk.iterdir()) == ["ballast", "out.partial.mp4", "out.partial.mp4.json"]
+    with av.open(str(small_disk / "out.partial.mp4")) as container:
+        assert len(list(container.decode(video=0))) == 36
 
 
 # An independent validator

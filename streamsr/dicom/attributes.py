@@ -7,8 +7,9 @@ own (PS3.3, A.32.5; the modules that are meant stand above each part).
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
 
@@ -152,7 +153,7 @@ def _identify(made: Any, place: Place) -> None:
     """SOP Common, General Series, General Equipment, General Image."""
     from pydicom.uid import generate_uid
 
-    now = datetime.now(timezone.utc).astimezone()
+    now = _now(str(made.get("TimezoneOffsetFromUTC") or ""))
     made.SOPClassUID, made.SOPInstanceUID = SOP_CLASS, generate_uid(prefix=None)
     if not made.get("StudyInstanceUID"):
         made.StudyInstanceUID = place.study_uid
@@ -162,6 +163,20 @@ def _identify(made: Any, place: Place) -> None:
     made.InstanceCreationTime = made.ContentTime = f"{now:%H%M%S}"
     made.Manufacturer, made.ManufacturerModelName, made.SoftwareVersions = MANUFACTURER, MANUFACTURER, __version__
     made.DeviceSerialNumber = None
+
+
+def _now(offset: str) -> datetime:
+    """Return the time, in the zone that the object's other times are in (``+0100``), or else in the local one.
+
+    >>> _now("-0330").utcoffset() == timedelta(hours=-3.5)
+    True
+    """
+    now = datetime.now(timezone.utc)
+    if not re.fullmatch(r"[+-]([01]\d)[0-5]\d", offset.strip()):
+        return now.astimezone()
+    hours, minutes = int(offset[1:3]), int(offset[3:5])
+    ahead = timedelta(hours=hours, minutes=minutes)
+    return now.astimezone(timezone(-ahead if offset[0] == "-" else ahead))
 
 
 def _describe_picture(made: Any, video: BitStream) -> None:
@@ -202,9 +217,10 @@ def _describe_derivation(made: Any, source: Any | None, derivation: Derivation) 
     ours.ContributionDateTime = f"{now:%Y%m%d%H%M%S}+0000"
     made.ContributingEquipmentSequence = [ours]
     if source is not None:
-        earlier = copy.deepcopy(list(source.get("ContributingEquipmentSequence") or ()))
-        scope = _equipment(ACQUIRED, source, "Made the source object")
-        made.ContributingEquipmentSequence = [*earlier, scope, ours]
+        before = copy.deepcopy(list(source.get("ContributingEquipmentSequence") or ()))
+        if _values(source.get("ImageType"))[:1] != ["DERIVED"]:
+            before.append(_equipment(ACQUIRED, source, "Made the source object"))
+        made.ContributingEquipmentSequence = [*before, ours]
 
 
 def _describe_compression(

@@ -7,6 +7,9 @@ import os
 import secrets
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import NAMESPACE_DNS, uuid5
@@ -14,11 +17,11 @@ from uuid import NAMESPACE_DNS, uuid5
 from streamsr import __version__
 from streamsr.dicom import need_pydicom
 from streamsr.dicom.attributes import Derivation, Place, describe_derived
-from streamsr.dicom.bit_streams import read_bit_stream
+from streamsr.dicom.bit_streams import BitStream, read_bit_stream
 from streamsr.dicom.fragments import DELIMITER, ITEM, PIXEL_DATA, UNDEFINED, find_fragments
 from streamsr.dicom.objects import read_attributes, syntax_of
-from streamsr.dicom.syntaxes import VideoSyntax, match_syntax
-from streamsr.errors import InputError, OutputExists
+from streamsr.dicom.syntaxes import H264_LEVEL_41, VideoSyntax, match_syntax
+from streamsr.errors import InputError, OutputExists, StreamsrError
 
 IMPLEMENTATION_UID = f"2.25.{uuid5(NAMESPACE_DNS, 'streamsr').int}"
 LARGEST_FRAGMENT = 0xFFFFFFFE
@@ -50,9 +53,10 @@ def read_source(path: Path) -> tuple[Any, int]:
         data_set = read_attributes(file, path)
         syntax_of(data_set, path)
         fragments = find_fragments(file, path)
-    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"):
-        if not data_set.get(keyword):
-            raise InputError(f"{path}: expected a DICOM object with a {keyword}, found none; write .mkv instead")
+    with _refusing_damage(path):
+        for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"):
+            if not data_set.get(keyword):
+                raise InputError(f"{path}: expected a DICOM object with a {keyword}, found none; write .mkv instead")
     return data_set, fragments.num_bytes
 
 
@@ -94,19 +98,42 @@ def write_derived(
     found = read_bit_stream(video)
     syntax = match_syntax(found.codec, found.profile, found.level, found.width, found.height, found.rate)
     data_set, num_bytes = (None, 0) if source is None else read_source(Path(source))
+    uid = syntax.fragmentable_uid if found.num_bytes > largest_fragment else syntax.uid
+    with _refusing_damage(source):
+        head = _encode(describe_derived(data_set, num_bytes, found, syntax, derivation, place or new_place()), uid)
+    _write(head, video, out, largest_fragment)
+    return syntax
+
+
+def check_source(path: Path, derivation: Derivation) -> None:
+    """Try all that will be taken from a source object, so that a damaged one is refused before work begins.
+
+    Raises:
+        InputError: it cannot be taken.
+        UsageError: pydicom is missing.
+    """
+    data_set, num_bytes = read_source(path)
+    stand_in = BitStream("h264", "High", 41, 16, 16, Fraction(25), (Fraction(0),), num_bytes=1, has_sound=True)
+    with _refusing_damage(path):
+        _encode(
+            describe_derived(data_set, num_bytes, stand_in, H264_LEVEL_41, derivation, new_place()), H264_LEVEL_41.uid
+        )
+
+
+@contextmanager
+def _refusing_damage(source: str | Path | None) -> Iterator[None]:
+    """Turn what pydicom raises on a source's damaged values, which is no closed list, into one line."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made = describe_derived(data_set, num_bytes, found, syntax, derivation, place or new_place())
-            several = found.num_bytes > largest_fragment
-            head = _encode(made, syntax.fragmentable_uid if several else syntax.uid)
-    except Exception as cause:  # what pydicom raises on the source's damaged values is no closed list
+            yield
+    except StreamsrError:
+        raise
+    except Exception as cause:
         raise InputError(
             f"{source}: expected attributes that can be copied, found damaged ones ({type(cause).__name__}); "
             "write .mkv instead"
         ) from cause
-    _write(head, video, out, largest_fragment)
-    return syntax
 
 
 def _encode(made: Any, uid: str) -> bytes:

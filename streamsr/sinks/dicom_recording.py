@@ -9,8 +9,8 @@ from typing import Any
 from streamsr.dicom import need_pydicom
 from streamsr.dicom.attributes import Derivation
 from streamsr.dicom.syntaxes import VideoSyntax, choose_syntax
-from streamsr.dicom.writing import new_place, read_source, write_derived
-from streamsr.errors import UsageError
+from streamsr.dicom.writing import check_source, new_place, write_derived
+from streamsr.errors import InputError, OutputError, UsageError
 from streamsr.frame import Frame
 from streamsr.sinks.base import PassingTrack
 from streamsr.sinks.containers import MovieFile
@@ -60,7 +60,7 @@ class DicomSink(RecordingSink):
     ) -> None:
         need_pydicom()
         if source is not None:
-            read_source(source)
+            check_source(source, derivation)
         settings = settings or EncoderSettings()
         refuse_settings(settings)
         if facts.sample_aspect != 1:
@@ -100,15 +100,16 @@ class DicomSink(RecordingSink):
         """Make objects of the movies, then give them their names."""
         for number, draft in enumerate(self._drafts if self.report.num_frames else [], start=1):
             with explained(draft.target):
-                write_derived(
-                    self.source,
-                    draft.path,
-                    draft.path,
-                    derivation=self.derivation,
-                    place=replace(self._place, number=number),
-                    overwrite=True,
-                )
+                self._wrap(draft, number)
         super()._publish()
+
+    def _wrap(self, draft: Draft, number: int) -> None:
+        place = replace(self._place, number=number)
+        try:
+            write_derived(self.source, draft.path, draft.path, derivation=self.derivation, place=place, overwrite=True)
+        except (InputError, UsageError) as cause:
+            # The pictures are made: what kept them from becoming an object costs the object alone.
+            raise OutputError(f"cannot write {draft.target}: {cause}") from cause
 
 
 def refuse_settings(settings: EncoderSettings) -> None:
