@@ -153,6 +153,19 @@ def test_lossy_compression_is_a_history(tmp_path):
     assert purposes == ["109101", "109102", "109102"]  # acquired once, processed twice
 
 
+def test_a_compression_that_the_source_keeps_quiet_about_is_worked_out(tmp_path):
+    source = make_dicom(tmp_path / "in.dcm")
+    made = upscale(source, tmp_path / "out.dcm")
+    assert float(made.LossyImageCompressionRatio[0]) == pytest.approx(64 * 48 * 3 * 10 / source.stat().st_size, 0.01)
+    video = make_video(tmp_path / "v.mp4", options={"profile": "high"})
+    sized = make_dicom(tmp_path / "sized.dcm", MPEG2, Rows=480, Columns=640, NumberOfFrames=10)
+    write_derived(sized, video, tmp_path / "a.dcm", derivation=DERIVATION)
+    made = pydicom.dcmread(tmp_path / "a.dcm")
+    assert list(made.LossyImageCompressionMethod) == ["ISO_13818_2", "ISO_14496_10"]
+    bits = read_object(sized).fragments.num_bytes
+    assert float(made.LossyImageCompressionRatio[0]) == pytest.approx(640 * 480 * 3 * 10 / bits, rel=0.01)
+
+
 def test_a_vector_of_frame_times_stands_for_a_variable_rate(tmp_path):
     made = upscale(make_dicom(tmp_path / "in.dcm", pts=[0, 1, 4, 5, 9], num_frames=5), tmp_path / "out.dcm")
     assert [float(step) for step in made.FrameTimeVector] == [0, 40, 120, 40, 160]

@@ -73,7 +73,7 @@ class Derivation:
         description: in words, ASCII, at most 1024 characters.
         synthetic: whether a generator drew part of the content.
         model: what made them, for the equipment that contributed; at most 64 characters.
-        history: (ratio, method) of each lossy compression before, oldest first, where no source object tells.
+        history: (ratio, method) of each lossy compression before, oldest first, where no source object says.
     """
 
     description: str
@@ -227,7 +227,7 @@ def _describe_compression(
     made: Any, source: Any | None, source_bytes: int, video: BitStream, syntax: VideoSyntax, derivation: Derivation
 ) -> None:
     """Lossy compression, all of it: that of the source first."""
-    history = list(derivation.history) if source is None else _history(source, source_bytes)
+    history = list(derivation.history) if source is None else _history(source, source_bytes, derivation)
     history.append(
         (estimate_ratio(video.width, video.height, len(video.times_s), video.num_bytes), METHODS[syntax.codec])
     )
@@ -236,14 +236,16 @@ def _describe_compression(
     made.LossyImageCompressionMethod = [method for _, method in history]
 
 
-def _history(source: Any, source_bytes: int) -> list[tuple[float, str]]:
-    """Return the (ratio, method) of each lossy compression of the source, as it says, or as it can be worked out."""
+def _history(source: Any, source_bytes: int, derivation: Derivation) -> list[tuple[float, str]]:
+    """Return the (ratio, method) of each lossy compression of the source: as it says, or as it can be worked out."""
     ratios, methods = (_values(source.get(f"LossyImageCompression{part}")) for part in ("Ratio", "Method"))
     if ratios and len(ratios) == len(methods):
         return [(float(ratio), str(method)) for ratio, method in zip(ratios, methods, strict=True)]
-    codec = codec_of(str(source.file_meta.TransferSyntaxUID)) or "h264"
-    size = (int(source.get("Columns") or 0), int(source.get("Rows") or 0), int(source.get("NumberOfFrames") or 1))
-    return [(estimate_ratio(*size, source_bytes), METHODS[codec])]
+    codec = codec_of(str(source.file_meta.TransferSyntaxUID)) or ""
+    width, height, num_frames = (int(source.get(name) or 0) for name in ("Columns", "Rows", "NumberOfFrames"))
+    if derivation.history or not width * height * num_frames or codec not in METHODS:
+        return list(derivation.history)
+    return [(estimate_ratio(width, height, num_frames, source_bytes), METHODS[codec])]
 
 
 def estimate_ratio(width: int, height: int, num_frames: int, num_bytes: int) -> float:
