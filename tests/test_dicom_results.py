@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ pytest.importorskip("pydicom")
 import pydicom
 
 from streamsr.capture import open_source
-from streamsr.dicom.attributes import Derivation
+from streamsr.dicom.attributes import Derivation, Place
 from streamsr.dicom.objects import read_object
 from streamsr.dicom.syntaxes import H264_LEVEL_41, H264_LEVEL_42, HEVC_LEVEL_51, choose_syntax
 from streamsr.dicom.writing import write_derived
@@ -316,6 +318,12 @@ def test_a_bit_stream_above_a_fragments_length_becomes_several(tmp_path):
     assert len(frames_of(tmp_path / "out.dcm")) == 10
 
 
+def test_a_name_as_long_as_drafts_allow_is_written(tmp_path):
+    name = "n" * (255 - 15 - len(".dcm")) + ".dcm"
+    upscale(make_video(tmp_path / "in.mp4", num_frames=2), tmp_path / name)
+    assert len(frames_of(tmp_path / name)) == 2
+
+
 def test_a_transport_stream_is_wrapped_as_it_is(tmp_path):
     video = make_video(tmp_path / "v.ts", options={"profile": "high"})
     write_derived(None, video, tmp_path / "out.dcm", derivation=DERIVATION)
@@ -397,6 +405,22 @@ def test_pictures_that_cannot_become_an_object_are_kept(tmp_path, monkeypatch, c
     assert list(tmp_path.glob(".*")) == []
 
 
+def test_a_second_object_that_cannot_be_leaves_the_first_a_video_too(tmp_path, monkeypatch):
+    def refuse_second(*arguments: Any, place: Place, **options: Any) -> None:
+        if place.number == 2:
+            raise UsageError("no DICOM video holds this")
+        write_derived(*arguments, place=place, **options)
+
+    monkeypatch.setattr(dicom_recording, "write_derived", refuse_second)
+    parts = [make_video(tmp_path / f"{side}.ts", width=side).read_bytes() for side in (64, 96)]
+    (tmp_path / "in.ts").write_bytes(b"".join(parts))
+    assert run("upscale", tmp_path / "in.ts", "-m", "bicubic-x2", "-o", tmp_path / "out.dcm", "-q") == 5
+    for kept in ("out.partial.mp4", "out.part2.partial.mp4"):
+        with av.open(str(tmp_path / kept)) as container:
+            assert len(list(container.decode(video=0))) == 10
+    assert list(tmp_path.glob(".*")) == list(tmp_path.glob("*.dcm")) == []
+
+
 def test_a_disk_that_holds_the_pictures_but_not_the_object_keeps_the_pictures(small_disk, tmp_path, capsys):
     noise = np.random.default_rng(0).integers(0, 256, (36, 180, 160), np.uint8)
     video = make_video(tmp_path / "in.mp4", width=160, height=120, num_frames=36, pictures=list(noise))
@@ -444,3 +468,25 @@ def test_dciodvfy_would_find_an_error(tmp_path):
     del made.AnatomicRegionSequence
     made.save_as(tmp_path / "less.dcm")
     assert any("AnatomicRegionSequence" in line for line in complaints(tmp_path / "less.dcm"))
+
+
+@pytest.mark.skipif(find_spec("highdicom") is None, reason="highdicom is not installed")
+@pytest.mark.parametrize("options", [[], ["--codec", "libx265"]], ids=["h264", "hevc"])
+@pytest.mark.parametrize("sound", [False, True], ids=["silent", "sound"])
+def test_highdicoms_tables_of_the_standard_miss_nothing_and_know_everything(tmp_path, options, sound):
+    folder = Path(str(find_spec("highdicom").origin)).parent / "_standard"
+    tables = (json.loads((folder / f"{name}.json").read_text()) for name in ("iod_module_map", "module_attribute_map"))
+    modules, attributes = tables
+    made = upscale(make_dicom(tmp_path / "in.dcm", audio=sound), tmp_path / "out.dcm", *options)
+    known = set()
+    for module in modules["video-endoscopic-image"]:
+        for attribute in attributes[module["key"]]:
+            keyword, kind, path = attribute["keyword"], attribute["type"], attribute["path"]
+            items = [made]
+            for step in path:
+                items = [inner for item in items for inner in item.get(step) or ()]
+            known |= set() if path else {keyword}
+            for item in items if path or module["usage"] == "M" else ():
+                assert kind != "1" or item.get(keyword) not in (None, ""), (module["key"], path, keyword)
+                assert kind != "2" or keyword in item, (module["key"], path, keyword)
+    assert {element.keyword for element in made} - known == set()

@@ -151,7 +151,7 @@ def _encode(made: Any, uid: str) -> bytes:
 
 
 def _write(head: bytes, video: Path, out: Path, largest_fragment: int) -> None:
-    aside = out.with_name(f".{out.stem}.{secrets.token_hex(4)}.part.dcm")
+    aside = out.with_name(f".{secrets.token_hex(8)}.part")  # never longer than a name that the disk holds
     try:
         with aside.open("xb") as file, video.open("rb") as bits:
             file.write(head + PIXEL_DATA + b"OB\0\0" + UNDEFINED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,16 +98,25 @@ class DicomSink(RecordingSink):
         return super()._open(frame)
 
     def _publish(self) -> None:
-        """Make objects of the movies, then give them their names."""
-        for number, draft in enumerate(self._drafts if self.report.num_frames else [], start=1):
-            with explained(draft.target):
-                self._wrap(draft, number)
+        """Make objects of all movies, and only then let them take the movies' places and names."""
+        drafts = self._drafts if self.report.num_frames else []
+        asides = [draft.path.with_name(f".{secrets.token_hex(8)}.part.dcm") for draft in drafts]
+        try:
+            for number, (draft, aside) in enumerate(zip(drafts, asides, strict=True), start=1):
+                with explained(draft.target):
+                    self._wrap(draft, aside, number)
+            for draft, aside in zip(drafts, asides, strict=True):
+                with explained(draft.target):
+                    aside.replace(draft.path)
+        finally:
+            for aside in asides:
+                aside.unlink(missing_ok=True)
         super()._publish()
 
-    def _wrap(self, draft: Draft, number: int) -> None:
+    def _wrap(self, draft: Draft, aside: Path, number: int) -> None:
         place = replace(self._place, number=number)
         try:
-            write_derived(self.source, draft.path, draft.path, derivation=self.derivation, place=place, overwrite=True)
+            write_derived(self.source, draft.path, aside, derivation=self.derivation, place=place)
         except (InputError, UsageError) as cause:
             # The pictures are made: what kept them from becoming an object costs the object alone.
             raise OutputError(f"cannot write {draft.target}: {cause}") from cause
