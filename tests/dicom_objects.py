@@ -44,11 +44,11 @@ def make_object(
     delimited: bool = True,
     **attributes: Any,
 ) -> Path:
-    """Write a Video Endoscopic Image around a bit stream and return its path.
+    """Write a Video Endoscopic Image around a bitstream and return its path.
 
     Args:
         path: of the object.
-        bits: the bit stream.
+        bits: the bitstream.
         uid: the transfer syntax.
         sizes: of the fragments, the last of which takes the rest; None makes one.
         delimited: whether the object ends as it should.

@@ -64,7 +64,7 @@ def notices(source: Any) -> str:
 
 
 @pytest.mark.parametrize(("uid", "changes"), SYNTAXES)
-def test_every_syntax_gives_the_pictures_and_times_of_its_bit_stream(tmp_path, uid, changes):
+def test_every_syntax_gives_the_pictures_and_times_of_its_bitstream(tmp_path, uid, changes):
     changes = dict(changes)
     suffix = changes.pop("suffix", ".mp4")
     video = make_video(tmp_path / f"bare{suffix}", **changes)
@@ -120,7 +120,7 @@ def test_an_object_is_known_by_its_content_whatever_its_name(tmp_path):
         ({}, Fraction(25), "assuming 25 fps"),
     ],
 )
-def test_times_are_the_objects_where_the_bit_stream_has_none(tmp_path, attributes, rate, said):
+def test_times_are_the_objects_where_the_bitstream_has_none(tmp_path, attributes, rate, said):
     made = make_dicom(tmp_path / "x.dcm", **RAW, options={"x264-params": "force-cfr=0"}, **attributes)
     frames, source = read_all(made)
     assert said in notices(source)
@@ -138,7 +138,7 @@ def test_each_picture_has_the_time_that_the_vector_gives_it(tmp_path):
     assert "FrameTimeVector" in notices(source)
 
 
-def test_the_bit_streams_own_times_count_before_the_objects(tmp_path):
+def test_the_bitstreams_own_times_count_before_the_objects(tmp_path):
     frames, _ = read_all(make_dicom(tmp_path / "x.dcm", FrameTime="500"))
     assert [frame.seconds for frame in frames] == pytest.approx([number / 25 for number in range(10)])
 
@@ -222,13 +222,13 @@ def test_a_list_of_other_files_inside_an_object_is_not_followed(tmp_path, capsys
 def test_another_codec_than_the_syntax_says_is_told(tmp_path):
     frames, source = read_all(make_dicom(tmp_path / "x.dcm", HEVC))
     assert len(frames) == 10
-    assert "its bit stream is h264" in notices(source)
+    assert "its bitstream is h264" in notices(source)
 
 
 def test_another_number_of_frames_than_the_object_says_is_told(tmp_path):
     _, source = read_all(make_dicom(tmp_path / "x.dcm", NumberOfFrames=12))
     assert source.report.complete
-    assert "says 12 frames, its bit stream holds 10" in notices(source)
+    assert "says 12 frames, its bitstream holds 10" in notices(source)
 
 
 def test_missing_pydicom_names_the_extra(tmp_path, monkeypatch, capsys):

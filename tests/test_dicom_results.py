@@ -294,11 +294,11 @@ def test_hevc_is_taken_where_h264_is_too_small():
     ("codec", "uid", "profile", "level"), [("libx264", H264, "High", 41), ("libx265", HEVC, "Main", 153)]
 )
 @pytest.mark.parametrize("preset", ["superfast", "slow"])
-def test_the_bit_stream_states_the_profile_and_level_of_its_syntax(tmp_path, codec, uid, profile, level, preset):
+def test_the_bitstream_states_the_profile_and_level_of_its_syntax(tmp_path, codec, uid, profile, level, preset):
     video = make_video(tmp_path / "in.mp4", num_frames=3)
     made = upscale(video, tmp_path / "out.dcm", "--codec", codec, "--preset", preset)
     assert made.file_meta.TransferSyntaxUID == uid
-    container, file = read_object(tmp_path / "out.dcm").open_bit_stream()
+    container, file = read_object(tmp_path / "out.dcm").open_bitstream()
     with file, container:
         context = container.streams.video[0].codec_context
         assert (context.profile, context.level) == (profile, level)
@@ -308,7 +308,7 @@ def test_the_bit_stream_states_the_profile_and_level_of_its_syntax(tmp_path, cod
 # How it is written
 
 
-def test_a_bit_stream_above_a_fragments_length_becomes_several(tmp_path):
+def test_a_bitstream_above_a_fragments_length_becomes_several(tmp_path):
     video = make_video(tmp_path / "v.mp4", options={"profile": "high"})
     write_derived(None, video, tmp_path / "out.dcm", derivation=DERIVATION, largest_fragment=1000)
     found = read_object(tmp_path / "out.dcm")
@@ -324,7 +324,7 @@ def test_a_name_as_long_as_drafts_allow_is_written(tmp_path):
     assert len(frames_of(tmp_path / name)) == 2
 
 
-def test_a_transport_stream_is_wrapped_as_it_is(tmp_path):
+def test_a_transport_file_is_wrapped_as_it_is(tmp_path):
     video = make_video(tmp_path / "v.ts", options={"profile": "high"})
     write_derived(None, video, tmp_path / "out.dcm", derivation=DERIVATION)
     assert video.read_bytes() in (tmp_path / "out.dcm").read_bytes()

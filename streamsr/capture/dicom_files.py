@@ -19,13 +19,13 @@ from streamsr.dicom.objects import read_object
 class DicomSource(FileSource):
     """A DICOM object with MPEG-2, H.264 or HEVC video as a `Source`.
 
-    The bit stream's own times count; where it has none, those of the object (Frame Time Vector, Frame Time, Cine Rate,
+    The bitstream's own times count; where it has none, those of the object (Frame Time Vector, Frame Time, Cine Rate,
     Recommended Display Frame Rate, in this order) do, unless the caller states a rate. No attribute of the patient is
     read, so none can reach a result.
 
     Args:
         path: the object.
-        rate: frames a second of a bit stream without times; None takes the object's word.
+        rate: frames a second of a bitstream without times; None takes the object's word.
         options: further ones of `FileSource`.
 
     Raises:
@@ -43,7 +43,7 @@ class DicomSource(FileSource):
         self._file.close()
 
     def _open_container(self) -> InputContainer:
-        container, self._file = self._object.open_bit_stream()
+        container, self._file = self._object.open_bitstream()
         return container
 
     def _num_bytes(self) -> int:
@@ -54,7 +54,7 @@ class DicomSource(FileSource):
         found = self._video.codec_context.name
         self._note(f"DICOM object: {said.syntax}")
         if found != said.codec:
-            self._note(f"the object says {said.codec}, its bit stream is {found}: the bit stream counts")
+            self._note(f"the object says {said.codec}, its bitstream is {found}: the bitstream counts")
         if rate is not None or said.rate is None or not self._container.format.flags & NO_TIMESTAMPS:
             return super()._sample(rate, fits, deinterlace)
         self._note(f"times are the object's: {float(said.rate):g} fps ({said.rate_from})")
@@ -73,4 +73,4 @@ class DicomSource(FileSource):
         super()._conclude()
         stated, found = self._object.num_frames, self._frames.num_frames
         if stated is not None and stated != found:
-            self._note(f"the object says {stated} frames, its bit stream holds {found}")
+            self._note(f"the object says {stated} frames, its bitstream holds {found}")

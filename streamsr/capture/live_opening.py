@@ -57,12 +57,12 @@ def open_live(address: Address) -> tuple[InputContainer, Address]:
 
 
 def _open_object(path: Path, address: Address) -> tuple[InputContainer, Address]:
-    """Open a DICOM object's bit stream, at the object's rate where it has none and none was given."""
+    """Open a DICOM object's bitstream, at the object's rate where it has none and none was given."""
     from streamsr.dicom.objects import read_object
 
     try:
         found = read_object(path)
-        container, _ = found.open_bit_stream()  # the container keeps the file, which closes with the last of both
+        container, _ = found.open_bitstream()  # the container keeps the file, which closes with the last of both
     except (InputError, UsageError) as cause:
         raise SourceLost(str(cause).replace(str(path), address.shown), proof=1) from cause
     rate = found.rate

@@ -35,7 +35,7 @@ class Sampling:
         time_base: of the frames.
         rate: frames a second, nominal.
         timed: whether the pictures' own times count; else they are those of ``pts``, or numbered, at ``rate``.
-        pts: when each picture is shown, where something other than the bit stream says so; it may end early.
+        pts: when each picture is shown, where something other than the bitstream says so; it may end early.
         sample_aspect: width of a pixel over its height, as coded.
         fits: scale pictures of another size to the first one's.
         deinterlace: ``auto``, ``on`` or ``off``.

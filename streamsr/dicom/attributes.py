@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from streamsr import __version__
-from streamsr.dicom.bit_streams import BitStream
+from streamsr.dicom.bitstreams import Bitstream
 from streamsr.dicom.syntaxes import METHODS, VideoSyntax, codec_of
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.1.1"
@@ -100,7 +100,7 @@ class Place:
 def describe_derived(
     source: Any | None,
     source_bytes: int,
-    video: BitStream,
+    video: Bitstream,
     syntax: VideoSyntax,
     derivation: Derivation,
     place: Place,
@@ -109,7 +109,7 @@ def describe_derived(
 
     Args:
         source: data set of the object that it is derived from; None where there is none.
-        source_bytes: of that object's bit stream.
+        source_bytes: of that object's bitstream.
         video: that the object will hold.
         syntax: that holds it.
         derivation: how it was made.
@@ -179,15 +179,15 @@ def _now(offset: str) -> datetime:
     return now.astimezone(timezone(-ahead if offset[0] == "-" else ahead))
 
 
-def _describe_picture(made: Any, video: BitStream) -> None:
+def _describe_picture(made: Any, video: Bitstream) -> None:
     """Image Pixel and VL Image, as PS3.5, 8.2.7 to 8.2.10, demand for video."""
     made.Rows, made.Columns = video.height, video.width
     made.SamplesPerPixel, made.PhotometricInterpretation, made.PlanarConfiguration = 3, "YBR_PARTIAL_420", 0
     made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 8, 8, 7, 0
 
 
-def _describe_time(made: Any, video: BitStream) -> None:
-    """Multi-frame and Cine; the bit stream's own times stay what counts."""
+def _describe_time(made: Any, video: Bitstream) -> None:
+    """Multi-frame and Cine; the bitstream's own times stay what counts."""
     from pydicom.tag import Tag
 
     rate, times_s = float(video.rate), video.times_s
@@ -224,7 +224,7 @@ def _describe_derivation(made: Any, source: Any | None, derivation: Derivation) 
 
 
 def _describe_compression(
-    made: Any, source: Any | None, source_bytes: int, video: BitStream, syntax: VideoSyntax, derivation: Derivation
+    made: Any, source: Any | None, source_bytes: int, video: Bitstream, syntax: VideoSyntax, derivation: Derivation
 ) -> None:
     """Lossy compression, all of it: that of the source first."""
     history = list(derivation.history) if source is None else _history(source, source_bytes, derivation)

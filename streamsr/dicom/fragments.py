@@ -1,4 +1,4 @@
-"""The bit stream inside a DICOM object: its fragments, found without reading them, and a file of them put together."""
+"""The bitstream inside a DICOM object: its fragments, found without reading them, and a file of them put together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_FRAGMENTS = 1_000_000
 
 @dataclass(frozen=True)
 class Fragments:
-    """Where the parts of a bit stream lie in a file.
+    """Where the parts of a bitstream lie in a file.
 
     Attributes:
         starts: offset of each part in the file, rising.
@@ -33,7 +33,7 @@ class Fragments:
 
     @property
     def num_bytes(self) -> int:
-        """Of the bit stream."""
+        """Of the bitstream."""
         return sum(self.sizes)
 
 
@@ -80,7 +80,7 @@ class FragmentFile(io.RawIOBase):
 
     Args:
         path: of the object.
-        fragments: of its bit stream.
+        fragments: of its bitstream.
 
     Attributes:
         name: of the object.
@@ -104,11 +104,11 @@ class FragmentFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Return where in the bit stream the next byte is read."""
+        """Return where in the bitstream the next byte is read."""
         return self._place
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place in the bit stream; return it."""
+        """Go to a place in the bitstream; return it."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._edges[-1]}[whence]
         self._place = max(0, base + offset)
         return self._place

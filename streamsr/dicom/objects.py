@@ -27,7 +27,7 @@ TIMING = (
 )
 HIGHEST_RATE = 1000
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,mpegts,mpeg,mpegvideo,h264,hevc"
-"""FFmpeg's names of what PS3.5 lets a bit stream be: MP4, MPEG-TS, MPEG-PS and bare ones. Lists of other files, which
+"""FFmpeg's names of what PS3.5 lets a bitstream be: MP4, MPEG-TS, MPEG-PS and bare ones. Lists of other files, which
 FFmpeg would go and open, are not among them."""
 
 BUFFER_BYTES = 256 << 10
@@ -42,7 +42,7 @@ class VideoObject:
         syntax_uid: its transfer syntax.
         syntax: the name of that.
         codec: that the syntax promises, as FFmpeg names its decoder.
-        fragments: where the bit stream is.
+        fragments: where the bitstream is.
         num_frames: as the object says; None where it does not.
         rate: frames a second, as the object says; None where it does not.
         rate_from: the attribute that says so.
@@ -59,7 +59,7 @@ class VideoObject:
     rate_from: str
     frame_times_us: tuple[int, ...]
 
-    def open_bit_stream(self) -> tuple[InputContainer, FragmentFile]:
+    def open_bitstream(self) -> tuple[InputContainer, FragmentFile]:
         """Open what is inside with PyAV, which reads it where it lies.
 
         Returns:
@@ -84,7 +84,7 @@ class VideoObject:
 
 
 def read_object(path: Path) -> VideoObject:
-    """Read what a DICOM object says about its video; the bit stream itself is left alone.
+    """Read what a DICOM object says about its video; the bitstream itself is left alone.
 
     Raises:
         InputError: no DICOM object, one without video, or one that cannot be read.

@@ -34,16 +34,16 @@ class VideoSyntax:
     """A transfer syntax that can be written.
 
     Attributes:
-        uid: where the bit stream is one fragment.
+        uid: where the bitstream is one fragment.
         fragmentable_uid: where it is more, above 4 GB.
         title: for the user.
         codec: FFmpeg's name of the decoder.
-        profiles: of the bit stream, as FFmpeg names them.
-        level: highest of the bit stream, as FFmpeg counts it.
+        profiles: of the bitstream, as FFmpeg names them.
+        level: highest of the bitstream, as FFmpeg counts it.
         unit_px: side of what the level counts.
         most_units: in a picture.
         most_units_s: in a second.
-        bit_rate_kbit: highest of the bit stream, a second.
+        bit_rate_kbit: highest of the bitstream, a second.
         buffer_kbit: of the decoder.
     """
 
@@ -152,7 +152,7 @@ def choose_syntax(codecs: tuple[str, ...], width: int, height: int, rate: Fracti
 
 
 def match_syntax(codec: str, profile: str | None, level: int, width: int, height: int, rate: Fraction) -> VideoSyntax:
-    """Return the transfer syntax of a bit stream that is there.
+    """Return the transfer syntax of a bitstream that is there.
 
     Args:
         codec: FFmpeg's name of its decoder.

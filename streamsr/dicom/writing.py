@@ -17,7 +17,7 @@ from uuid import NAMESPACE_DNS, uuid5
 from streamsr import __version__
 from streamsr.dicom import need_pydicom
 from streamsr.dicom.attributes import Derivation, Place, describe_derived
-from streamsr.dicom.bit_streams import BitStream, read_bit_stream
+from streamsr.dicom.bitstreams import Bitstream, read_bitstream
 from streamsr.dicom.fragments import DELIMITER, ITEM, PIXEL_DATA, UNDEFINED, find_fragments
 from streamsr.dicom.objects import read_attributes, syntax_of
 from streamsr.dicom.syntaxes import H264_LEVEL_41, VideoSyntax, match_syntax
@@ -43,7 +43,7 @@ def new_place() -> Place:
 
 
 def read_source(path: Path) -> tuple[Any, int]:
-    """Return the attributes of a source object, and the bytes of its bit stream.
+    """Return the attributes of a source object, and the bytes of its bitstream.
 
     Raises:
         InputError: it is no DICOM object with video, or says not what it is.
@@ -75,12 +75,12 @@ def write_derived(
     Args:
         source: the DICOM object that it was made from; patient and study are its. None makes an object that names no
             patient and stands in a study of its own.
-        video: an MP4 or MPEG-TS file with H.264 or HEVC, which becomes the bit stream as it is.
+        video: an MP4 or MPEG-TS file with H.264 or HEVC, which becomes the bitstream as it is.
         out: the object; it may be ``video`` itself.
         derivation: how the video was made.
         place: where it is filed; None makes a new series.
         overwrite: whether ``out`` may be replaced.
-        largest_fragment: bytes; a longer bit stream becomes several fragments, in a syntax that allows them.
+        largest_fragment: bytes; a longer bitstream becomes several fragments, in a syntax that allows them.
 
     Returns:
         The transfer syntax.
@@ -95,7 +95,7 @@ def write_derived(
     video, out = Path(video), Path(out)
     if out.exists() and not overwrite:
         raise OutputExists(f"{out} is already there: choose another name, or allow it to be overwritten")
-    found = read_bit_stream(video)
+    found = read_bitstream(video)
     syntax = match_syntax(found.codec, found.profile, found.level, found.width, found.height, found.rate)
     data_set, num_bytes = (None, 0) if source is None else read_source(Path(source))
     uid = syntax.fragmentable_uid if found.num_bytes > largest_fragment else syntax.uid
@@ -113,7 +113,7 @@ def check_source(path: Path, derivation: Derivation) -> None:
         UsageError: pydicom is missing.
     """
     data_set, num_bytes = read_source(path)
-    stand_in = BitStream("h264", "High", 41, 16, 16, Fraction(25), (Fraction(0),), num_bytes=1, has_sound=True)
+    stand_in = Bitstream("h264", "High", 41, 16, 16, Fraction(25), (Fraction(0),), num_bytes=1, has_sound=True)
     with _refusing_damage(path):
         _encode(
             describe_derived(data_set, num_bytes, stand_in, H264_LEVEL_41, derivation, new_place()), H264_LEVEL_41.uid
@@ -167,7 +167,7 @@ def _write(head: bytes, video: Path, out: Path, largest_fragment: int) -> None:
 
 
 def _encapsulate(file: BinaryIO, bits: BinaryIO, num_bytes: int, largest_fragment: int) -> None:
-    """Write a bit stream as fragments of even length (PS3.5, A.4)."""
+    """Write a bitstream as fragments of even length (PS3.5, A.4)."""
     left = num_bytes
     while left > 0:
         size = min(left, largest_fragment)

@@ -18,7 +18,7 @@ FORMATS = frozenset({"yuv420p", "yuvj420p"})
 
 
 @dataclass(frozen=True)
-class BitStream:
+class Bitstream:
     """A video file, as far as a DICOM object states it.
 
     Attributes:
@@ -50,7 +50,7 @@ class BitStream:
         return not steps or max(abs(step - 1 / self.rate) for step in steps) < Fraction(1, 1000)
 
 
-def read_bit_stream(path: Path) -> BitStream:
+def read_bitstream(path: Path) -> Bitstream:
     """Read what a video file holds; its packets are read, no picture is decoded.
 
     Raises:
@@ -75,7 +75,7 @@ def read_bit_stream(path: Path) -> BitStream:
         time_base = video.time_base or Fraction(1)
         length_s = (ticks[-1] - ticks[0]) * time_base
         rate = (len(ticks) - 1) / length_s if length_s else Fraction(video.average_rate or 25)
-        return BitStream(
+        return Bitstream(
             codec=context.name,
             profile=context.profile,
             level=context.level,
