@@ -51,6 +51,17 @@ ROWS: dict[str, tuple[str, ...]] = {
         "test_engine.py::test_a_manifest_that_lies_about_its_weights_is_refused",
         "test_fuzz.py::test_damaged_weights_are_refused_every_time",
     ),
+    "a DICOM object that holds no video": ("test_dicom.py::test_a_syntax_that_is_no_video_is_named_and_3",),
+    "a DICOM object that was cut": (
+        "test_dicom.py::test_a_cut_object_gives_what_is_there_and_is_incomplete",
+        "test_dicom.py::test_a_cut_mp4_is_one_line_and_3",
+    ),
+    "a DICOM video without times": ("test_dicom.py::test_times_are_the_objects_where_the_bitstream_has_none",),
+    "a result that no DICOM video holds": (
+        "test_dicom_results.py::test_what_no_syntax_holds_is_refused_with_the_reason",
+        "test_dicom_results.py::test_too_large_a_result_is_refused_before_it_is_made",
+    ),
+    "DICOM without pydicom": ("test_dicom.py::test_missing_pydicom_names_the_extra",),
     # live
     "a source that is not there yet, or dies": (
         "test_feeds.py::test_a_server_that_is_killed_and_restarted_is_found_again",

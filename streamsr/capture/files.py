@@ -10,6 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
+from av.container import InputContainer
+
 from streamsr.capture.base import SourceInfo, SourceReport, TrackPacket
 from streamsr.capture.decode import Decoder, read_packets
 from streamsr.capture.opening import (
@@ -69,7 +71,7 @@ class FileSource:
         self._path = Path(path)
         self._noted: set[str] = set()
         self._items: Generator[Frame | TrackPacket, None, None] | None = None
-        self._container = open_container(self._path)
+        self._container = self._open_container()
         try:
             self._open(rate, resize == "fit", deinterlace, threads)
         except BaseException:
@@ -103,6 +105,12 @@ class FileSource:
         if self._items is not None:
             self._items.close()
         self._container.close()
+
+    def _open_container(self) -> InputContainer:
+        return open_container(self._path)
+
+    def _num_bytes(self) -> int:
+        return self._path.stat().st_size
 
     def _open(self, rate: Fraction | None, fits: bool, deinterlace: str, threads: int) -> None:
         self._video, notices = choose_video(self._container, self._path)
@@ -213,7 +221,7 @@ class FileSource:
         all_there = stated is not None and self._decoder.num_packets >= stated
         grace_s = 0.5 / float(self._frames.rate) if stated else SHORTEST_LOSS_S
         ends_early = stated_end_s is not None and not all_there and self._end_s() < stated_end_s - grace_s
-        if ends_early or index_exceeds(self._video, self._path):
+        if ends_early or index_exceeds(self._video, self._num_bytes()):
             self.report.truncated = True
         if self.report.truncated:
             given = self._frames.num_frames

@@ -90,7 +90,7 @@ class RecordingSink:
         facts = self.facts
         encoding = choose_encoding(self.settings, facts.layout, facts.width * self.scale, facts.height * self.scale)
         refuse_codec(self.path, encoding.codec)
-        self._drafts.append(Draft(self.path, overwrite=self.overwrite))
+        self._drafts.append(self._draft(self.path))
         return self
 
     def show(self, frame: Frame) -> None:
@@ -191,12 +191,15 @@ class RecordingSink:
 
     def _begin_part(self, frame: Frame) -> None:
         target = self._part_path(len(self._drafts) + 1)
-        self._drafts.append(Draft(target, overwrite=self.overwrite))
+        self._drafts.append(self._draft(target))
         self._num_in_last = 0
         self.report.note(
             f"picture changes to {frame.width}x{frame.height} {frame.layout.pix_fmt} at {frame.seconds:.3f} s:"
             f" continued in {target.name}"
         )
+
+    def _draft(self, target: Path) -> Draft:
+        return Draft(target, overwrite=self.overwrite)
 
     def _part_path(self, number: int) -> Path:
         return self.path if number == 1 else self.path.with_name(f"{self.path.stem}.part{number}{self.path.suffix}")
