@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from streamsr import fallback, job
+from streamsr import fallback, job, results
 from streamsr.config import GeneratorSettings, UpscaleSettings
 from streamsr.errors import StreamsrError
 from streamsr.job import upscale_file
@@ -64,7 +64,7 @@ def break_at(patch: pytest.MonkeyPatch, place: str, fault: Fault) -> None:
         faulty = FaultyGenerator(made, fault, channels=made.channels)
         patch.setattr(fallback, "load_generator", lambda *given, **options: faulty)
     else:
-        patch.setattr(job, "RecordingSink", faulty_sink(fault, place))
+        patch.setattr(results, "RecordingSink", faulty_sink(fault, place))
 
 
 def settings() -> UpscaleSettings:
