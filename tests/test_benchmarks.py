@@ -11,9 +11,11 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from benchmarks import cpu_runtimes, pipeline
+from benchmarks import against_scripts, cpu_runtimes, pipeline
 from benchmarks.card import RESULTS, machine_card
-from benchmarks.turns import in_turn
+from benchmarks.comparing import DEFAULT, WHOLE, goal, rows_of, warmed
+from benchmarks.installed import no_module, no_program
+from benchmarks.turns import Timings, in_turn
 
 
 def run(benchmark: Any, path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -53,6 +55,39 @@ def test_pipeline_measures_the_line_its_stages_its_memory_and_the_naive_script(
     assert routed["skipped"]["generated"] < routed["skipped"]["total"]
     assert case["whole_of_alone"] == pytest.approx(case["whole_fps"] / case["alone_fps"], rel=0.05)
     assert result["memory"]["num_frames"] == 40
+
+
+def test_scripts_are_compared_with_ours_or_skipped_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run(against_scripts, tmp_path / "result.json", capsys)
+    (case,) = result["cases"]
+    scripts = {against_scripts.NAIVE, against_scripts.PIPED}
+    skipped = {entry["name"] for entry in case["skipped"]}
+    assert {row["name"] for row in case["rows"]} == {DEFAULT, WHOLE} | scripts - skipped
+    assert skipped == ({against_scripts.PIPED} if no_program("ffmpeg", "ffprobe") else set())
+    assert len(result["goals"]) == len(scripts - skipped)
+    assert all(entry["reached"] == (entry["got"] >= 2.0) for entry in result["goals"])
+
+
+def test_rows_tell_the_median_of_the_ratios_of_each_round() -> None:
+    ours, theirs = Timings([10.0, 20.0, 10.0], [0.0] * 3), Timings([30.0, 20.0, 20.0], [0.0] * 3)
+    rows = rows_of({DEFAULT: ours, "theirs": theirs}, num_frames=10)
+    assert rows[1]["default_times"] == 2.0  # of 3, 1 and 2
+    assert rows[1]["p50_ms"] == 2.0
+    assert [row["ours"] for row in rows] == [True, False]
+    assert goal("as fast", 2.0, rows[1]["default_times"])["reached"]
+
+
+def test_what_fails_is_skipped_with_its_reason() -> None:
+    def fail() -> None:
+        raise RuntimeError("no\nsuch unit")
+
+    skipped: list[dict[str, str]] = []
+    assert warmed({"works": lambda: None, "fails": fail}, skipped) == ["works"]
+    assert skipped == [{"name": "fails", "reason": "RuntimeError: no such unit"}]
+    assert no_module("no_such_module_anywhere") is not None
+    assert no_program("no-such-program-anywhere") == "no-such-program-anywhere: not on PATH"
 
 
 def test_without_quick_the_result_goes_where_the_readme_reads_it() -> None:
