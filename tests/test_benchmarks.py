@@ -6,16 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from benchmarks import against_scripts, cpu_runtimes, pipeline
+from benchmarks import against_libraries, against_scripts, cpu_runtimes, pipeline
 from benchmarks.card import RESULTS, machine_card
-from benchmarks.comparing import DEFAULT, WHOLE, goal, rows_of, warmed
-from benchmarks.installed import no_module, no_program
+from benchmarks.comparing import DEFAULT, PLAIN, WHOLE, goal, rows_of, warmed
+from benchmarks.installed import Unavailable, no_module, no_program
+from benchmarks.libraries import LIBRARIES, Job
+from benchmarks.students import random_engine
 from benchmarks.turns import Timings, in_turn
+from streamsr.models.student import StudentSpec
+from streamsr.runtimes.torch_cpu import TorchGenerator
 
 
 def run(benchmark: Any, path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -68,6 +74,39 @@ def test_scripts_are_compared_with_ours_or_skipped_with_the_reason(
     assert skipped == ({against_scripts.PIPED} if no_program("ffmpeg", "ffprobe") else set())
     assert len(result["goals"]) == len(scripts - skipped)
     assert all(entry["reached"] == (entry["got"] >= 2.0) for entry in result["goals"])
+
+
+def test_libraries_are_compared_with_ours_or_skipped_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run(against_libraries, tmp_path / "result.json", capsys)
+    (alone,), (files,) = result["alone"], result["end_to_end"]
+    names = {library.name for library in LIBRARIES}
+    for case, others in ((alone, names), (files, names | {f"ffmpeg {flags}" for flags in against_libraries.FLOORS})):
+        measured, skipped = {row["name"] for row in case["rows"]}, {entry["name"] for entry in case["skipped"]}
+        assert measured | skipped == others | {DEFAULT, WHOLE, PLAIN}
+        assert not measured & skipped
+        assert {"openvino fp32", "onnxruntime int8"} <= measured
+        assert all(entry["reason"] for entry in case["skipped"])
+    assert [entry["least"] for entry in result["goals"]] == [0.9]
+
+
+def test_libraries_run_the_network_that_ours_runs(tmp_path: Path) -> None:
+    engine = random_engine(tmp_path / "mini-x2", StudentSpec(16, 1, 2))
+    luma = np.random.default_rng(1).integers(0, 256, (24, 32), dtype=np.uint8)
+    expected = TorchGenerator(engine).generate(luma[None, None].copy())[0, 0].astype(np.int16)
+    num_checked = 0
+    for library in LIBRARIES:
+        try:
+            enlarged = library.make(Job(engine, 32, 24, tmp_path))(luma)
+        except (Unavailable, cv2.error):
+            continue
+        assert enlarged.dtype == np.uint8
+        assert enlarged.shape == (48, 64)
+        if library.same_network and "int8" not in library.name:
+            assert np.abs(enlarged - expected).max() <= (1 if "fp32" in library.name else 8), library.name
+            num_checked += 1
+    assert num_checked >= 2
 
 
 def test_rows_tell_the_median_of_the_ratios_of_each_round() -> None:
