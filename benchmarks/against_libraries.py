@@ -59,7 +59,7 @@ FLOORS = ("bicubic", "lanczos")
 LEAST_OF_BEST = 0.9
 SHORT_FRAMES = 4
 ALONE_ROUNDS = Rounds(most=20, least=3, budget_s=15.0)
-FILE_ROUNDS = Rounds(most=3, least=2, budget_s=35.0)
+FILE_ROUNDS = Rounds(most=3, least=2, budget_s=60.0)
 SAME_NETWORK = {library.name for library in LIBRARIES if library.same_network}
 
 
@@ -78,7 +78,7 @@ class Plan:
 
     engine: Engine
     alone: Sequence[tuple[int, int]] = ((320, 240), (640, 480))
-    files: Sequence[tuple[int, int, int]] = ((320, 240, 120), (640, 480, 40))
+    files: Sequence[tuple[int, int, int]] = ((320, 240, 200),)
     alone_rounds: Rounds = ALONE_ROUNDS
     file_rounds: Rounds = FILE_ROUNDS
     superres: Path | None = None

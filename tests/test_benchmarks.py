@@ -13,9 +13,10 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from benchmarks import against_libraries, against_scripts, cpu_runtimes, pipeline
+from benchmarks import against_libraries, against_scripts, cpu_runtimes, pipeline, seams
 from benchmarks.card import RESULTS, machine_card
 from benchmarks.comparing import DEFAULT, PLAIN, WHOLE, goal, rows_of, warmed
+from benchmarks.fits import line_through
 from benchmarks.installed import Unavailable, no_module, no_program
 from benchmarks.libraries import LIBRARIES, Job
 from benchmarks.students import random_engine
@@ -107,6 +108,33 @@ def test_libraries_run_the_network_that_ours_runs(tmp_path: Path) -> None:
             assert np.abs(enlarged - expected).max() <= (1 if "fp32" in library.name else 8), library.name
             num_checked += 1
     assert num_checked >= 2
+
+
+def test_seams_vanish_at_the_radius_and_show_without_a_halo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(seams, tmp_path / "seams.json", capsys)
+    none, radius = result["rows"]
+    assert (none["halo_px"], none["extra_pixels"]) == (0, 0.0)
+    assert none["max_levels"] > 1
+    assert none["rms_levels"] > 0
+    assert (radius["max_levels"], radius["rms_levels"], radius["samples_off"]) == (0, 0.0, 0.0)
+    assert radius["extra_pixels"] == pytest.approx((32 + 2 * radius["halo_px"]) ** 2 / 32**2 - 1, abs=1e-3)
+    assert (tmp_path / "seams.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_seams_try_every_engine_with_its_default_and_its_radius() -> None:
+    for engine in seams.engines_under_test(quick=False):
+        halos = seams.halos_of(engine)
+        assert halos[0] == 0
+        assert engine.halo_px in halos
+        assert max(halos) == max(engine.radius_px, engine.halo_px)
+
+
+def test_a_line_tells_slope_intercept_and_how_well_it_fits() -> None:
+    assert line_through([1, 2, 4], [5, 7, 11]) == {"slope": 2.0, "intercept": 3.0, "r2": 1.0}
+    bent = line_through([0, 1, 2], [0, 1, 4])
+    assert bent is not None
+    assert bent["r2"] == pytest.approx(1 - (2 / 3) / (26 / 3), abs=1e-4)
+    assert line_through([1, 2], [1, 2]) is None
 
 
 def test_rows_tell_the_median_of_the_ratios_of_each_round() -> None:
