@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from benchmarks import against_libraries, against_scripts, cpu_runtimes, pipeline, seams
+from benchmarks import against_libraries, against_scripts, cpu_runtimes, latency, pipeline, scaling, seams
 from benchmarks.card import RESULTS, machine_card
 from benchmarks.comparing import DEFAULT, PLAIN, WHOLE, goal, rows_of, warmed
 from benchmarks.fits import line_through
@@ -127,6 +127,47 @@ def test_seams_try_every_engine_with_its_default_and_its_radius() -> None:
         assert halos[0] == 0
         assert engine.halo_px in halos
         assert max(halos) == max(engine.radius_px, engine.halo_px)
+
+
+def test_scaling_measures_every_section_and_draws_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(scaling, tmp_path / "scaling.json", capsys)
+    sections = result["sections"]
+    assert list(sections) == ["size", "scale", "patch", "halo", "batch", "threads", "active", "sources"]
+    for name, section in sections.items():
+        xs = [row["x"] for row in section["rows"]]
+        assert (section["line"] is None) == (len(set(xs)) < 3), name
+        assert all(row["p10_ms"] <= row["p50_ms"] <= row["p90_ms"] for row in section["rows"])
+    assert [row["x"] for row in sections["scale"]["rows"]] == [4, 9, 16]
+    still, little, more = (row["x"] for row in sections["active"]["rows"])
+    assert still == 0 < little < more < 1
+    assert (tmp_path / result["plot"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_scaling_refuses_a_section_that_it_has_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert scaling.main(["--quick", "--only", "size,colour"]) == 2
+    assert "got colour" in capsys.readouterr().err
+
+
+def test_latency_tells_every_stage_without_the_first_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(latency, tmp_path / "latency.json", capsys)
+    rows = {row["stage"]: row for row in result["rows"]}
+    assert set(rows) == {
+        "frame",
+        "capture",
+        "upscale",
+        "sink",
+        "route",
+        "cut",
+        "generate",
+        "stitch",
+        "project",
+        "chroma",
+    }
+    assert {row["num"] for row in rows.values()} == {result["num_frames"] - result["discarded"]}
+    for row in rows.values():
+        assert row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] <= row["p99.9_ms"] <= row["max_ms"]
+    assert rows["frame"]["p50_ms"] >= rows["sink"]["p50_ms"]
+    assert (tmp_path / result["plot"]).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_line_tells_slope_intercept_and_how_well_it_fits() -> None:
