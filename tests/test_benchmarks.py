@@ -13,7 +13,17 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from benchmarks import against_libraries, against_scripts, cpu_runtimes, latency, pipeline, scaling, seams
+from benchmarks import (
+    against_libraries,
+    against_scripts,
+    cpu_runtimes,
+    latency,
+    memory,
+    memory_runs,
+    pipeline,
+    scaling,
+    seams,
+)
 from benchmarks.card import RESULTS, machine_card
 from benchmarks.comparing import DEFAULT, PLAIN, WHOLE, goal, rows_of, warmed
 from benchmarks.fits import line_through
@@ -168,6 +178,35 @@ def test_latency_tells_every_stage_without_the_first_frames(tmp_path: Path, caps
         assert row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] <= row["p99.9_ms"] <= row["max_ms"]
     assert rows["frame"]["p50_ms"] >= rows["sink"]["p50_ms"]
     assert (tmp_path / result["plot"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_memory_is_measured_in_a_program_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ballast = np.ones(200 << 20, np.uint8)  # of this program, and none of that one's
+    result = run(memory, tmp_path / "memory.json", capsys)
+    (row,) = result["sections"]["sizes"]["rows"]
+    assert row["before_mib"] < row["steady_mib"] <= row["peak_mib"] < memory.peak_kib() / 1024
+    assert result["goals"] == []
+    assert (tmp_path / result["plot"]).read_bytes().startswith(b"\x89PNG")
+    assert len(ballast)
+
+
+def test_paced_memory_keeps_the_sizes_and_says_whether_it_grew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "memory.json"
+    row = {"megapixels": 1.0, "peak_mib": 2.0, "steady_mib": 1.0}
+    sizes = {"rows": [row], "lines": {"peak_mib": None, "steady_mib": None}, "measured": "before"}
+    path.write_text(json.dumps({"sections": {"sizes": sizes}}))
+    paced = memory_runs.measure_paced(1.0, source="testsrc:endoscopy:size=128x96")
+    assert paced["frames"] > 0
+    assert paced["samples"]
+    monkeypatch.setattr(memory_runs, "measure_paced", lambda seconds: {**paced, "growth_mib": 11.0})
+    assert memory.main(["--minutes", "1", "--json", str(path)]) == 0
+    capsys.readouterr()
+    written = json.loads(path.read_text())
+    assert written["sections"]["sizes"]["measured"] == "before"
+    (told,) = written["goals"]
+    assert (told["got"], told["most"], told["reached"]) == (11.0, 10.0, False)
 
 
 def test_a_line_tells_slope_intercept_and_how_well_it_fits() -> None:
