@@ -39,7 +39,7 @@ from streamsr.engine import find_engine
 from streamsr.errors import UsageError
 from streamsr.models.student import StudentSpec
 
-ROUNDS, LEAST_ROUNDS, BUDGET_S = 15, 3, 14.0
+ROUNDS, LEAST_ROUNDS, BUDGET_S = 15, 3, 9.0
 WARM_CALLS = 2
 """Calls that are not timed: the first frame of an upscaler is launched whole, the second may need another shape."""
 
