@@ -1,11 +1,12 @@
 """What does a halo cost, and what does a smaller one show? ``python -m benchmarks.seams [--quick]``.
 
 Every engine of the catalogue enlarges one picture as a whole and in patches of 32x32 with halos from none to the
-network's radius, through `FrameUpscaler`, every patch, without the consistency projection. The seam error is the
-difference between the two luma planes in grey levels: the largest, and the root of the mean square; a sample in
-between two levels may tip in floating point. The cost is the share of input pixels that the generator is given beyond
-the picture's own, on a frame of 640x480. The picture is the rendered scene with the noise of a camera; networks of a
-million multiply-adds a pixel get a smaller one. Nothing is timed: there is no first and last event, nothing to warm.
+network's radius (large networks: to 16 px), through `FrameUpscaler`, every patch, without the consistency projection.
+The seam error is the difference between the two luma planes in grey levels: the largest, and the root of the mean
+square; a sample in between two levels may tip in floating point. The cost is the share of input pixels that the
+generator is given beyond the picture's own, on a frame of 640x480. The picture is the rendered scene with the noise of
+a camera; large networks, of a million multiply-adds a pixel, get a smaller one. Nothing is timed: there is no first and
+last event, nothing to warm.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from streamsr.patches import PatchGrid
 from streamsr.runtimes import Generator, load_generator
 from streamsr.upscaler import FrameUpscaler
 
-HALOS_PX, HALOS_OF_LARGE_PX = (0, 1, 2, 4, 6, 8, 10, 12, 14, 16), (0, 4, 8, 16, 24)
+HALOS_PX, HALOS_OF_LARGE_PX = (0, 1, 2, 4, 6, 8, 10, 12, 14, 16), (0, 4, 8, 16)
 PATCH_PX = 32
 SIZE, SIZE_OF_LARGE = (320, 240), (96, 96)
 NOISE_LEVELS = 2.0
@@ -49,9 +50,13 @@ def picture_of(width: int, height: int) -> Frame:
 
 
 def halos_of(engine: Engine) -> list[int]:
-    """Return the halos to try: none to the radius, with the radius and the default among them."""
-    tried = HALOS_OF_LARGE_PX if engine.architecture in LARGE else HALOS_PX
-    return sorted({*(halo for halo in tried if halo < engine.radius_px), engine.radius_px, engine.halo_px})
+    """Return the halos to try: none to the radius, with the default among them.
+
+    A patch with the radius of a large network is the whole of its small picture, so that one tells nothing.
+    """
+    if engine.architecture in LARGE:
+        return sorted({*HALOS_OF_LARGE_PX, engine.halo_px})
+    return sorted({*(halo for halo in HALOS_PX if halo < engine.radius_px), engine.radius_px, engine.halo_px})
 
 
 def extra_pixels(engine: Engine, halo_px: int) -> float:

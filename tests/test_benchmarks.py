@@ -136,7 +136,8 @@ def test_seams_try_every_engine_with_its_default_and_its_radius() -> None:
         halos = seams.halos_of(engine)
         assert halos[0] == 0
         assert engine.halo_px in halos
-        assert max(halos) == max(engine.radius_px, engine.halo_px)
+        width, _ = seams.SIZE_OF_LARGE
+        assert max(halos) == (16 if 32 + 2 * engine.radius_px > width else max(engine.radius_px, engine.halo_px))
 
 
 def test_scaling_measures_every_section_and_draws_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
