@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.card import options_of, print_card, print_table, report
 from benchmarks.clips import rendered_clip
-from benchmarks.comparing import DEFAULT, WHOLE, Enlarge, Rounds, compare_files, goal, skip
+from benchmarks.comparing import DEFAULT, WHOLE, Enlarge, Rounds, compare_files, goal, on_processor, skip
 from benchmarks.installed import card_with_others, no_program
 from benchmarks.naive import enlarge_naively
 from benchmarks.piped import enlarge_through_pipes
@@ -41,9 +41,10 @@ LEAST_TIMES = 2.0
 
 def contenders_of(engine: Engine, folder: Path, skipped: list[dict[str, str]]) -> dict[str, Enlarge]:
     """Return what can be run here, by name."""
+    default, every = on_processor(routed(engine)), on_processor(whole(engine))
     found: dict[str, Enlarge] = {
-        DEFAULT: lambda clip: upscale_file(clip, folder / "default.mkv", settings=routed(engine)),
-        WHOLE: lambda clip: upscale_file(clip, folder / "whole.mkv", settings=whole(engine)),
+        DEFAULT: lambda clip: upscale_file(clip, folder / "default.mkv", settings=default),
+        WHOLE: lambda clip: upscale_file(clip, folder / "whole.mkv", settings=every),
         NAIVE: lambda clip: enlarge_naively(clip, folder / "naive.mp4", engine, most_frames=sys.maxsize),
     }
     missing = no_program("ffmpeg", "ffprobe")

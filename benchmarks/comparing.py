@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.installed import Unavailable
 from benchmarks.turns import Company, Timings, in_turn
+from streamsr.config import UpscaleSettings
 
 DEFAULT, WHOLE, PLAIN = "ours, default", "ours, whole frames", "ours, whole frames, not projected"
 """Our three: as installed; every pixel in one launch a frame; the same without the consistency projection, which is
@@ -104,6 +105,11 @@ def rows_of(timings: Mapping[str, Timings], num_frames: int) -> list[dict[str, A
                 row[key] = round(times_of(timing, timings[reference]), 3)
         rows.append(row)
     return rows
+
+
+def on_processor(settings: UpscaleSettings) -> UpscaleSettings:
+    """Return settings whose generator runs where the others' do, on a machine with a GPU too."""
+    return replace(settings, generator=replace(settings.generator, runtime="openvino"))
 
 
 def times_of(theirs: Timings, ours: Timings) -> float:

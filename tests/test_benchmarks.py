@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
+
+# isort: split
+import av
 import numpy as np
 import pytest
 
@@ -25,12 +29,16 @@ from benchmarks import (
     seams,
 )
 from benchmarks.card import RESULTS, machine_card
+from benchmarks.clips import rendered_clip
 from benchmarks.comparing import DEFAULT, PLAIN, WHOLE, goal, rows_of, warmed
+from benchmarks.direct_loop import enlarge_directly
 from benchmarks.fits import line_through
 from benchmarks.installed import Unavailable, no_module, no_program
 from benchmarks.libraries import LIBRARIES, Job
+from benchmarks.piped import enlarge_through_pipes
 from benchmarks.students import random_engine
 from benchmarks.turns import Timings, in_turn
+from streamsr.job import upscale_file
 from streamsr.models.student import StudentSpec
 from streamsr.runtimes.torch_cpu import TorchGenerator
 
@@ -216,6 +224,33 @@ def test_a_line_tells_slope_intercept_and_how_well_it_fits() -> None:
     assert bent is not None
     assert bent["r2"] == pytest.approx(1 - (2 / 3) / (26 / 3), abs=1e-4)
     assert line_through([1, 2], [1, 2]) is None
+
+
+def decoded(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="yuv420p").astype(np.int16) for frame in container.decode(video=0)]
+
+
+def test_others_give_the_pictures_that_ours_gives(tmp_path: Path) -> None:
+    engine = random_engine(tmp_path / "mini-x2", StudentSpec(16, 1, 2))
+    clip = rendered_clip(tmp_path, 128, 96, 6)
+    plain = against_libraries.ours_of(engine)[PLAIN]
+    settings = replace(plain, generator=replace(plain.generator, precision="fp32"))
+    upscale_file(clip, tmp_path / "ours.mkv", settings=settings)
+    ours = decoded(tmp_path / "ours.mkv")
+    (library,) = [library for library in LIBRARIES if library.name == "openvino fp32"]
+    enlarge_directly(clip, tmp_path / "direct.mkv", 2, lambda *size: library.make(Job(engine, *size, tmp_path)))
+    direct = decoded(tmp_path / "direct.mkv")
+    assert len(direct) == len(ours) == 6
+    for mine, theirs in zip(ours, direct, strict=True):
+        assert mine.shape == theirs.shape == (3 * 96, 256)
+        assert np.abs(mine - theirs)[:192].mean() < 0.5
+        assert np.abs(mine - theirs)[192:].mean() < 1.5  # another filter for chroma
+    if no_program("ffmpeg", "ffprobe") is None:
+        assert enlarge_through_pipes(clip, tmp_path / "piped.mkv", engine) == 6
+        piped = decoded(tmp_path / "piped.mkv")
+        assert len(piped) == 6
+        assert all(np.abs(mine - theirs).mean() < 6 for mine, theirs in zip(ours, piped, strict=True))
 
 
 def test_rows_tell_the_median_of_the_ratios_of_each_round() -> None:
