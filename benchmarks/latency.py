@@ -90,7 +90,7 @@ def run_line(clip: Path, target: Path) -> tuple[dict[str, NDArray[np.float64]], 
             with line:
                 line.join()
     clocks = {**line.clocks, **upscaler.clocks}
-    durations = {name: np.array(clock.durations_ns, np.float64) / 1e6 for name, clock in clocks.items()}
+    durations = {name: np.array(clock.durations_us, np.float64) / 1e3 for name, clock in clocks.items()}
     return {FRAME: np.array(sink.durations_ns, np.float64) / 1e6, **durations}, upscaler.description
 
 

@@ -33,7 +33,7 @@ from streamsr.job import JobProgress, upscale_file
 
 SETTLED = 0.5
 """The first part of a clip does not count: shapes are compiled, and allocators take what they will need (40 MiB, most
-of it in 500 frames). What still grows behind it are the stage clocks, nine durations or 0.4 KiB a frame, up to
+of it in 500 frames). What still grows behind it are the stage clocks, nine durations of four bytes a frame, up to
 `streamsr.timing.WINDOW`."""
 
 PAGE_KIB = os.sysconf("SC_PAGE_SIZE") / 1024
