@@ -115,6 +115,28 @@ def test_a_slow_engine_leaves_the_picture_to_the_student() -> None:
     assert session.monitor.late > 0
 
 
+def test_lateness_while_another_rung_is_built_does_not_count_against_the_one_in_use() -> None:
+    building = threading.Event()
+
+    def build(depth: int) -> Enlarger:
+        building.set()
+        time.sleep(2.5)
+        building.clear()
+        return Doubler(sleep_s=lambda call: 1.0)
+
+    view = until(lambda shown: shown.rung == "student" and shown.reason == "too slow")
+    rungs: list[tuple[str, Callable[[int], Enlarger]]] = [
+        ("engine", build),
+        ("student", lambda depth: Doubler(sleep_s=lambda call: 0.45 if building.is_set() else 0.0)),
+    ]
+    session = run(session_of(endless(), rungs, view, max_latency_ms=300.0))
+    told = [event.text for event in session.monitor.events]
+    assert session.monitor.late > 0
+    assert "shown by bicubic-x2: warming up" in told
+    assert "shown by bicubic-x2: too slow" not in told
+    assert told.index("shown by student: too slow") > told.index("engine ready: a double")
+
+
 def test_a_generator_that_fails_becomes_bicubic_with_an_alarm_and_recovers() -> None:
     failing = Doubler(fails=lambda call: 12 <= call < 14)
     alarmed: list[Shown] = []
