@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,12 @@ from streamsr.display.shown import Shown
 from streamsr.display.status import LiveStatus, RecordingStatus, SourceState
 from streamsr.errors import InputError
 from streamsr.frame import Frame
+from streamsr.live.director import Director
+from streamsr.live.keeper import RungKeeper
+from streamsr.live.monitor import Monitor
 from streamsr.live.rungs import WARM_CALLS, Enlarger, is_sane
 from streamsr.live.session import LiveSession
+from streamsr.worker import Line
 from tests.live_feeds import PERIOD_S, CollectingView, Doubler, ScriptedFeed, make_frame
 
 MACHINE_STALL_MS = 400.0
@@ -101,6 +107,46 @@ def test_a_slow_generator_costs_detail_and_never_time(sleep_s: float) -> None:
     assert max(view.ages_ms()) <= limit_ms(session)
     assert view.pictures[-1].rung == "bicubic-x2"
     assert len(view.pictures) > 30
+
+
+def director_of(shown: list[Shown]) -> Director:
+    monitor = Monitor()
+    keeper = RungKeeper([], monitor)
+    return Director(Line(), keeper, Doubler(), scale=2, monitor=monitor, show=shown.append, max_latency_ms=80.0)
+
+
+def test_what_bicubic_and_the_view_need_is_kept_back_by_their_dear_costs() -> None:
+    director = director_of([])
+    before_ms = director._generator_ms
+    for cost_ms in [1.0] * 20 + [30.0]:
+        director._bicubic_costs.add(cost_ms)
+        director.present.add(1.0)
+    assert director._generator_ms == pytest.approx(before_ms - 1.0)  # one stall is no cost
+    director._bicubic_costs.add(20.0)
+    director.present.add(8.0)
+    director.present.add(9.0)
+    assert director._generator_ms == pytest.approx(before_ms - 19.0 - 8.0)
+
+
+def test_a_frame_that_would_be_shown_too_old_gives_way_to_a_newer_one_but_never_two_in_a_row() -> None:
+    shown: list[Shown] = []
+    director = director_of(shown)
+    old_ns = time.monotonic_ns() - 200_000_000
+    old = [replace(frame, arrived_ns=old_ns, captured_ns=old_ns) for frame in frames(4)]
+    director._direct(old[0])  # nothing newer waits
+    director.frames.put(old[3])
+    director._direct(old[1])
+    assert (len(shown), director.num_passed_over) == (1, 1)
+    director._direct(old[2])
+    assert [each.original.sequence for each in shown if each.original] == [0, 2]
+
+
+def test_threads_do_not_wait_long_for_each_other_while_a_session_runs() -> None:
+    before_s = sys.getswitchinterval()
+    during_s: list[float] = []
+    run(session_of([*frames(5)], [], CollectingView(lambda showing, shown: during_s.append(sys.getswitchinterval()))))
+    assert max(during_s) < before_s
+    assert sys.getswitchinterval() == before_s
 
 
 def test_a_slow_engine_leaves_the_picture_to_the_student() -> None:

@@ -87,7 +87,7 @@ class Teller:
     def _counted(self, measured: dict[str, Any]) -> dict[str, Any]:
         """Add to what the monitor counted what the feed and the place of the newest frame count."""
         feed, missed = self._feed, self._door.num_missed
-        overrun = self._director.frames.num_dropped + feed.num_dropped
+        overrun = self._director.frames.num_dropped + self._director.num_passed_over + feed.num_dropped
         causes = {"overrun": overrun, "view": missed}
         shown = next(key for key in ("shown", "frames_shown") if key in measured)
         return {
