@@ -16,6 +16,7 @@ from streamsr.fallback import make_upscaler
 from streamsr.live.rungs import Enlarger
 from streamsr.live.session import LiveSession
 from streamsr.sidecar import describe_engine, marks_of
+from streamsr.sinks.folders import check_folder
 from streamsr.sinks.live_recording import LiveRecorder
 
 LIGHTER = ("fast", "tiny")
@@ -136,6 +137,8 @@ def open_session(
         UsageError: a setting that cannot be.
         OutputError: nothing can be shown or written where it should be.
     """
+    if settings.record.from_start and settings.record.folder is not None:
+        check_folder(settings.record.folder, settings.record.reserve_bytes)
     engine = find_engine(settings.generator.engine)
     rungs = choose_rungs(engine, settings.lighter)
     for each in rungs:
