@@ -61,6 +61,7 @@ ROOMS = (
     "frame",
     "timing",
     "worker",
+    "space",
     "choices",
     "config",
     "errors",

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,57 @@ def test_a_recording_is_written_with_the_original_beside_it(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     names = sorted(path.name.split("-")[0] for path in folder.iterdir())
     assert {"enlarged", "original", "recording"} <= set(names), names
+
+
+def not_a_folder(folder: Path) -> tuple[str, ...]:
+    (folder / "taken").write_text("a file")
+    return ("--record", str(folder / "taken"))
+
+
+def below_a_file(folder: Path) -> tuple[str, ...]:
+    (folder / "file").write_text("a file")
+    return ("--record", str(folder / "file" / "taken"))
+
+
+def takes_no_files(folder: Path) -> tuple[str, ...]:
+    return ("--record", "/proc/self")
+
+
+def too_full(folder: Path) -> tuple[str, ...]:
+    return ("--record", str(folder), "--reserve", "1e12")
+
+
+@pytest.mark.parametrize("prepare", [not_a_folder, below_a_file, takes_no_files, too_full])
+def test_a_folder_that_cannot_be_recorded_to_is_refused_before_anything_begins(
+    prepare: Callable[[Path], tuple[str, ...]], tmp_path: Path
+) -> None:
+    done = live(SOURCE, "--view", "none", "-m", "tiny-x2", "-t", "600", *prepare(tmp_path))
+    assert done.returncode == 5, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_recording_and_original_together_leave_the_reserve_alone(tmp_path: Path) -> None:
+    disk, reserve = tmp_path / "disk", 2 << 20
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        source = "testsrc:endoscopy:size=640x480,rate=25"
+        options = ("-m", "bicubic-x2", "--record", str(disk), "--keep-original", "--reserve", "2", "--crf", "1")
+        command = [sys.executable, "-m", "streamsr", "live", source, "--view", "none", "-t", "12", *options]
+        lowest = reserve << 10
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+            while running.poll() is None:
+                lowest = min(lowest, shutil.disk_usage(disk).free)
+                time.sleep(0.005)
+            assert running.stdout is not None
+            said = running.stdout.read()
+        assert "no longer kept" in said
+        assert "recording stopped" in said
+        assert reserve <= lowest < 24 << 20
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_no_screen_is_said_in_one_line() -> None:
