@@ -157,8 +157,8 @@ def run_live(source: str, settings: LiveSettings, *, as_json: bool, quiet: bool)
     if trouble and not code:
         typer.echo(f"streamsr: {trouble}", err=True)
         code = OutputError.exit_code
-    if session.num_abandoned:
-        # A thread that hangs inside a runtime cannot be ended and would keep the program alive for ever.
+    if session.num_abandoned or (session.recorder is not None and session.recorder.hangs):
+        # A thread that hangs inside a runtime or an encoder cannot be ended and would keep the program alive for ever.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -378,7 +378,7 @@ class CountingRecorder:
 
     def __init__(self) -> None:
         self.offered: list[Shown] = []
-        self.active = False
+        self.active = self.hangs = False
 
     def offer(self, shown: Shown) -> None:
         self.offered.append(shown)
@@ -406,6 +406,19 @@ def test_the_recorder_is_offered_every_picture_and_stopped(tmp_path: Path) -> No
     session = run(session_of([*frames(30)], [], view, recorder=recorder, folder=tmp_path))
     assert len([shown for shown in recorder.offered if not shown.is_slate]) == session.summary()["shown"]
     assert not recorder.active
+
+
+def test_a_recording_is_told_to_end_before_anything_else_is_waited_for(tmp_path: Path) -> None:
+    recorder, running = CountingRecorder(), []
+
+    def stop(timeout_s: float) -> bool:
+        running.append(not session.line.stopped)
+        return True
+
+    recorder.stop = stop  # type: ignore[method-assign]
+    session = session_of([*frames(5)], [], CollectingView(), recorder=recorder, folder=tmp_path)
+    run(session)
+    assert running == [True]
 
 
 def test_a_snapshot_is_a_pair_with_a_sidecar(tmp_path: Path) -> None:

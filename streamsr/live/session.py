@@ -37,8 +37,8 @@ from streamsr.worker import Line, Worker
 
 log = logging.getLogger(__name__)
 
-JOIN_S = 1.6
-"""For all threads to end after they were asked to: with closing the recording, two seconds."""
+JOIN_S = 1.5
+"""For all threads to end after they were asked to; the recording is closed meanwhile, and may take a little more."""
 
 LAST_LOOK_S = 0.1
 """Between the end of a source and the end of its session."""
@@ -216,13 +216,13 @@ class LiveSession:
         self._closed = True
         if self._switch_interval_s is not None:
             sys.setswitchinterval(self._switch_interval_s)
+        if self.recorder is not None:
+            self.recorder.stop(0.0)  # who opened it waits for it
         self.feed.stop()
         self.line.stop()
         deadline = time.monotonic() + JOIN_S
         ended = [worker.join(_left_s(deadline)) for worker in self._workers if worker.started]
         ended.append(self.wishes.join(_left_s(deadline)))
-        if self.recorder is not None:
-            self.recorder.stop(0.0)  # who opened it waits for it
         ended += [rung.join(_left_s(deadline)) for rung in self.keeper.rungs if rung.started]
         self.num_abandoned = ended.count(False)
         if self.num_abandoned:
