@@ -92,6 +92,56 @@ def test_an_interrupt_ends_it_in_time_with_the_summary(number: signal.Signals) -
     assert json.loads(output)["frames_in"] > 0
 
 
+LOADING = """
+import importlib.abc, os, signal, sys
+
+class Interrupting(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPTED"]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv[0] = "streamsr"
+from streamsr.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "streamsr.cli", "streamsr.live.opening", "streamsr.live.ladder"])
+def test_an_interrupt_while_it_loads_is_one_line(module: str) -> None:
+    """Each module is interrupted as it is looked for."""
+    command = [sys.executable, "-c", LOADING, "live", SOURCE, "--view", "none", "-t", "60"]
+    surroundings = {**os.environ, "INTERRUPTED": module}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=surroundings)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "streamsr: interrupted\n"
+
+
+MAKING_A_CLASS = """
+import os, signal, sys, time
+from streamsr import cli
+
+class Interrupted:
+    def __set_name__(self, owner, name):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+
+def make(**options):
+    return type("Made", (), {"part": Interrupted()})
+
+cli.app = make
+cli.main()
+"""
+
+
+def test_an_interrupt_while_a_class_is_made_is_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MAKING_A_CLASS], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "streamsr: interrupted\n"
+
+
 def test_a_recording_is_written_with_the_original_beside_it(tmp_path: Path) -> None:
     folder = tmp_path / "taken"
     done = live(SOURCE, "--view", "none", "-m", "tiny-x2", "-t", "8", "--record", str(folder), "--keep-original")
