@@ -118,6 +118,8 @@ def live(
         seconds=seconds,
         keys=tuple(parse_pair("--key", each) for each in key or ()),
     )
+    if key and view != "window":
+        raise UsageError(f"--key: expected --view window, which alone takes keys, got --view {view}; leave --key out")
     if keep_original and record is None:
         raise UsageError("--keep-original: expected a folder to write to, got none; add --record DIR")
     code = run_live(source, settings, as_json=as_json, quiet=quiet)

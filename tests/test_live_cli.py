@@ -53,6 +53,13 @@ def test_a_session_ends_by_itself_and_says_how_it_went() -> None:
         ([SOURCE, "--input-opt", "novalue"], 2, "KEY=VALUE"),
         ([SOURCE, "--keep-original"], 2, "--record"),
         ([SOURCE, "--size", "big"], 2, "--size"),
+        ([SOURCE, "--size", "64x64"], 2, "leave one out"),
+        ([SOURCE, "--rate", "50"], 2, "leave one out"),
+        ([SOURCE, "-f", "mjpeg"], 2, "-f"),
+        ([SOURCE, "--view", "none", "--key", "x=bypass"], 2, "--view window"),
+        (["rtsp://127.0.0.1/x", "--size", "64x64"], 2, "--size"),
+        (["-", "-f", "mpegts", "--size", "64x64"], 2, "--size"),
+        (["lavfi:testsrc2", "--rate", "5"], 2, "--rate"),
         ([SOURCE, "--view", "web", "--host", "0.0.0.0"], 2, "TLS"),
     ],
 )
