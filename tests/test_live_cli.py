@@ -155,6 +155,10 @@ def test_a_recording_is_written_with_the_original_beside_it(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     names = sorted(path.name.split("-")[0] for path in folder.iterdir())
     assert {"enlarged", "original", "recording"} <= set(names), names
+    told = json.loads(next(folder.glob("recording-*.json")).read_text())
+    assert told["rungs"]
+    assert told["session"]["frames_in"] > 0
+    assert not {"rungs", "bypass_intervals", "signal_gaps"} & set(told["session"])  # in another clock's seconds
 
 
 def not_a_folder(folder: Path) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from streamsr.display.overlay import BadgePlace, badge_text, burn_badge
-from streamsr.display.shown import Shown
+from streamsr.display.shown import BYPASS, Shown
 from streamsr.display.slate import blank_frame, no_signal_lines, opening_lines, slate
 from streamsr.frame import Frame
 from streamsr.live.costs import Costs
@@ -188,7 +188,7 @@ class Director:
     def _make(self, frame: Frame) -> Made:
         """Have a frame made by a generator, unless a person asked for none."""
         if self.bypassed:
-            return Made(None, reason="bypass")
+            return Made(None, reason=BYPASS)
         until_ns = frame.arrived_ns + round(self._generator_ms * 1e6)
         if self._on_screen_ns:
             # Where frames were dropped since, the picture on the screen grows old before this frame's own deadline.
@@ -209,7 +209,7 @@ class Director:
     def _badge_text(self, made: Made) -> str:
         if made.rung:
             return badge_text(self._scale)
-        return "BYPASS - camera picture" if made.reason == "bypass" else f"BICUBIC x{self._scale} - {made.reason}"
+        return "BYPASS - camera picture" if made.reason == BYPASS else f"BICUBIC x{self._scale} - {made.reason}"
 
     def _show_slate(self) -> None:
         """Show that there is no signal and how old the last picture is, or that the first one is waited for."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from streamsr.display.shown import BYPASS
 from streamsr.frame import Frame
 from streamsr.live.ladder import TRYING, WARMING, Ladder
 from streamsr.live.monitor import Monitor
@@ -114,7 +115,7 @@ class RungKeeper:
         if rung.wait(ticket, until_ns, interrupted):
             return self._take(place, ticket)
         if interrupted():
-            return Made(None, reason="bypass")
+            return Made(None, reason=BYPASS)
         return self._miss(place, rung.busy_ns / 1e6)
 
     def _hangs(self, place: int) -> bool:

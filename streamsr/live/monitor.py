@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from streamsr.display.shown import Shown
+from streamsr.display.shown import BYPASS, Shown
 from streamsr.frame import Frame
 from streamsr.timing import Percentiles, StageClock
 
@@ -166,7 +166,7 @@ class Monitor:
         """Count a picture that goes to the views; note changes of rung and bypass."""
         with self._lock:
             now_s = self.now_s
-            self.bypasses.change("bypass" if shown.reason == "bypass" else "", now_s)
+            self.bypasses.change(BYPASS if shown.is_bypassed else "", now_s)
             self.gaps.change(shown.alarm if shown.is_slate else "", now_s)
             self.rungs.change("" if shown.is_slate else shown.rung, now_s)
             if shown.is_slate:

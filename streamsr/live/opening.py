@@ -51,8 +51,15 @@ def choose_rungs(engine: Engine, lighter: tuple[str, ...] | None) -> list[Engine
     return [engine, *(other for other in found if other.kind != "interpolation")]
 
 
+INTERVALS = ("rungs", "bypass_intervals", "signal_gaps")
+"""Entries of a session's summary that a recording keeps itself, in its own files' time."""
+
+
 class Facts(Mapping[str, Any]):
     """What sidecars say of a session: settled at its beginning, but for the engines and how it goes.
+
+    Stretches of time are left out: the session tells them in its own seconds at its end (``--json``), and a recording
+    in those of its files.
 
     Args:
         source: name of the source, without secrets.
@@ -75,8 +82,9 @@ class Facts(Mapping[str, Any]):
         return len(self._now())
 
     def _now(self) -> dict[str, Any]:
-        session = {} if self.session is None else {"session": self.session.summary()}
-        return {**self._settled, "engines": dict(self.engines), **session}
+        told = {} if self.session is None else self.session.summary()
+        session = {key: value for key, value in told.items() if key not in INTERVALS}
+        return {**self._settled, "engines": dict(self.engines), **({"session": session} if session else {})}
 
 
 def builder(engine: Engine, settings: LiveSettings, facts: Facts) -> Callable[[int], Enlarger]:
