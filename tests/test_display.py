@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from streamsr.capture.testsrc import read_frame_code
 from streamsr.colour import to_rgb8
 from streamsr.display.commands import SESSION_COMMANDS, Command
-from streamsr.display.compose import Around, compose, panes
+from streamsr.display.compose import Around, compose, panes, pill
 from streamsr.display.hand import Hand, MouseAct, MouseEvent
 from streamsr.display.keys import DEFAULT_KEYS, MEANINGS, bind, key_name, list_keys, parse_key_option
-from streamsr.display.overlay import CAPITAL_SHARE, PATIENCE, BadgePlace, badge_text, burn_badge
+from streamsr.display.overlay import CAPITAL_SHARE, GLASS_BOX, PATIENCE, BadgePlace, badge_text, burn_badge
 from streamsr.display.panel import clock, recording_line, status_rows
 from streamsr.display.shown import Shown
 from streamsr.display.slate import blank_frame, no_signal_lines, opening_lines, slate, spoken_age
@@ -398,6 +398,37 @@ def test_zooming_in_says_what_the_picture_is_though_the_badge_is_out_of_sight() 
     whole, near = (compose(two_versions(), ViewState(zoom=zoom), (640, 480), now_ns=0) for zoom in (1.0, 2.0))
     assert np.ptp(whole) == 0
     assert np.ptp(near[430:]) > 100
+
+
+def width_of_label(picture: Picture, row: int) -> int:
+    """Return how wide what is drawn over an even picture is in a row."""
+    drawn = np.flatnonzero(picture[row, :, 0] != picture[row, 0, 0])
+    return int(np.ptp(drawn)) + 1 if len(drawn) else 0
+
+
+def test_zooming_in_says_it_in_the_words_of_the_badge_unless_that_is_off() -> None:
+    capital_px, row = 8, 480 - 8 - 4
+    said = {
+        True: f"{badge_text(2)}  zoom 2.0",
+        False: "ENHANCED  zoom 2.0",
+    }
+    for badge, words in said.items():
+        around = Around(LiveStatus(badge=badge))
+        near = compose(two_versions(), ViewState(zoom=2.0), (640, 480), now_ns=0, around=around)
+        wide = pill(words, GLASS_BOX, capital_px).size[0]
+        assert width_of_label(near, row) == pytest.approx(wide, abs=6)  # whose corners are round
+
+
+def test_figures_never_cover_what_a_slate_says() -> None:
+    shown, status = shown_slate(0), LiveStatus(frames_in=9, state=SourceState.LOST, runtime="openvino", rung="fast-x2")
+    for size in ((640, 480), (320, 240), (1600, 900)):
+        plain, laid = (
+            compose(shown, ViewState(overlay=overlay), size, now_ns=0, around=Around(status))
+            for overlay in (False, True)
+        )
+        said = slice(round(0.36 * size[1]), None)
+        assert np.array_equal(plain[said], laid[said])
+    assert not np.array_equal(plain, laid)
 
 
 # What the panel says

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from streamsr.display.lettering import draw_line
-from streamsr.display.overlay import ALARM_BOX, GLASS_BOX
+from streamsr.display.overlay import ALARM_BOX, GLASS_BOX, badge_line
 from streamsr.display.paint import Box, Cover, box_letters, lay_over_rgb
 from streamsr.display.panel import Rows, clock, draw_panel, status_rows
 from streamsr.display.shown import Shown
@@ -24,6 +24,9 @@ from streamsr.frame import Frame
 AMBER = (242, 174, 26)
 FROZEN_BOX = Box(ink=(0.05, 0.05, 0.05), paper=(0.95, 0.68, 0.10), opacity=0.96)
 PANEL_CAPITAL_SHARE, SMALLEST_PANEL_CAPITAL_PX = 0.016, 8
+SLATE_ROWS, SLATE_FREE_SHARE = ("source", "recording"), 0.36
+"""What the figures are reduced to on a slate, and the part of its height above what it says."""
+
 GAP_PX = 4
 """Between the two pictures side by side."""
 
@@ -182,7 +185,7 @@ class _Decoration:
 
     def draw(self, now_ns: int, around: Around) -> None:
         """Draw all that the state and the session ask for."""
-        self._draw_labels()
+        self._draw_labels(badge=around.status.badge)
         top = self.margin
         if self.state.frozen:
             top = self._draw_frozen(now_ns, top)
@@ -198,13 +201,21 @@ class _Decoration:
         if around.notice:
             self._put(around.notice, GLASS_BOX, self.width / 2, self.height - 4 * self.margin, across=0.5, down=1)
         if self.state.overlay:
-            lay_over_rgb(
-                self.canvas, draw_panel(status_rows(around.status), self.capital_px), (self.margin, self.margin)
-            )
+            self._draw_panel(around.status)
         if self.state.help and around.keys:
             cover = draw_panel(around.keys, self.capital_px)
             place = (round((self.width - cover.size[0]) / 2), round((self.height - cover.size[1]) / 2))
             lay_over_rgb(self.canvas, cover, place)
+
+    def _draw_panel(self, status: LiveStatus) -> None:
+        """Draw the figures; on a slate only those that say something then, and never over what the slate says."""
+        rows, most_px = status_rows(status), self.height
+        if self.shown.is_slate:
+            rows = tuple(row for row in rows if row[0] in SLATE_ROWS)
+            most_px = round(self.places[0].top + SLATE_FREE_SHARE * self.places[0].height)
+        panel = draw_panel(rows, self.capital_px)
+        if not self.shown.is_slate or self.margin + panel.size[1] <= most_px:
+            lay_over_rgb(self.canvas, panel, (self.margin, self.margin))
 
     @property
     def _badge_may_be_hidden(self) -> bool:
@@ -214,12 +225,12 @@ class _Decoration:
             return state.frozen
         return state.frozen or state.zoom > 1 or state.arrangement in (Arrangement.ORIGINAL, Arrangement.SPLIT)
 
-    def _draw_labels(self) -> None:
+    def _draw_labels(self, *, badge: bool) -> None:
         """Say which version is where; the whole enlarged picture needs none, its badge says so."""
         shown, state = self.shown, self.state
         arrangement, pane = arrangement_of(shown, state), self.places[0]
         zoom = f"  zoom {state.zoom:.1f}" if state.zoom > 1 else ""
-        made = ("ENHANCED" if shown.is_generated else "BICUBIC") + zoom
+        made = self._made(self.places[-1].width, zoom, badge=badge)
         if shown.is_slate or (arrangement is Arrangement.ENLARGED and not zoom):
             return
         if arrangement is Arrangement.SPLIT:
@@ -231,6 +242,17 @@ class _Decoration:
         if arrangement is not Arrangement.ORIGINAL:
             self._label(made, self.places[-1].left + self.places[-1].width / 2, across=0.5)
 
+    def _made(self, room_px: int, zoom: str, *, badge: bool) -> str:
+        """Return what made the picture: in the badge's own words where zooming may have moved that out of sight."""
+        shown = self.shown
+        short = ("ENHANCED" if shown.is_generated else "BICUBIC") + zoom
+        if not (zoom and badge) or shown.original is None:
+            return short
+        scale = shown.picture.width // shown.original.width
+        said = badge_line(scale, is_generated=shown.is_generated, reason=shown.reason) + zoom
+        fits = pill(said, GLASS_BOX, self.capital_px).size[0] + 2 * self.margin <= room_px
+        return said if fits else short
+
     def _draw_line(self, pane: Pane, made: str) -> None:
         """Draw the split line with its grip, and say what is on its sides where there is room."""
         x, radius = pane.left + line_px(pane, self.state), max(self.capital_px // 2, 4)
@@ -238,7 +260,10 @@ class _Decoration:
         for colour, extra in (((0, 0, 0), 2), ((255, 255, 255), 0)):
             cv2.line(self.canvas, (x, top), (x, bottom), colour, 1 + extra)
             cv2.circle(self.canvas, (x, middle), radius + extra // 2, colour, -1, cv2.LINE_AA)
-        for text, across, room in (("ORIGINAL", 1.0, x - pane.left), (made, 0.0, pane.left + pane.width - x)):
+        right_px = pane.left + pane.width - x
+        if pill(made, GLASS_BOX, self.capital_px).size[0] + 2 * self.margin > right_px:
+            made = "ENHANCED" if self.shown.is_generated else "BICUBIC"
+        for text, across, room in (("ORIGINAL", 1.0, x - pane.left), (made, 0.0, right_px)):
             if pill(text, GLASS_BOX, self.capital_px).size[0] + 2 * self.margin <= room:
                 self._label(text, x + (self.margin if across == 0 else -self.margin), across=across)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from streamsr.display.overlay import BadgePlace, badge_text, burn_badge
+from streamsr.display.overlay import BadgePlace, badge_line, burn_badge
 from streamsr.display.shown import BYPASS, Shown
 from streamsr.display.slate import blank_frame, no_signal_lines, opening_lines, slate
 from streamsr.frame import Frame
@@ -198,18 +198,14 @@ class Director:
     def _publish(self, frame: Frame, picture: Frame, made: Made, stages: dict[str, float]) -> None:
         started = time.perf_counter_ns()
         alarm = self._keeper.alarm
-        text = alarm.upper() if alarm else self._badge_text(made) if self.badge else ""
+        said = badge_line(self._scale, is_generated=bool(made.rung), reason=made.reason)
+        text = alarm.upper() if alarm else said if self.badge else ""
         if text:
             picture = burn_badge(picture, text, alarm=bool(alarm), place=self._place)
         stages["badge"] = (time.perf_counter_ns() - started) / 1e6
         self._last_picture, self._on_screen_ns = picture, frame.arrived_ns
         rung = made.rung or f"bicubic-x{self._scale}"
         self._hand_on(Shown(self._number, picture, frame, rung, made.reason, alarm, stages, time.monotonic_ns()))
-
-    def _badge_text(self, made: Made) -> str:
-        if made.rung:
-            return badge_text(self._scale)
-        return "BYPASS - camera picture" if made.reason == BYPASS else f"BICUBIC x{self._scale} - {made.reason}"
 
     def _show_slate(self) -> None:
         """Show that there is no signal and how old the last picture is, or that the first one is waited for."""
