@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from streamsr.capture.testsrc import read_frame_code
 from streamsr.colour import to_rgb8
+from streamsr.display import viewport
 from streamsr.display.commands import SESSION_COMMANDS, Command
 from streamsr.display.compose import Around, compose, panes, pill
 from streamsr.display.hand import Hand, MouseAct, MouseEvent
@@ -201,6 +202,31 @@ def test_chroma_is_rendered_where_its_siting_says(siting: Siting) -> None:
     sloped = frame.with_planes((np.full_like(frame.planes[0], 120), *(np.rint(one).astype(np.uint8) for one in ramps)))
     difference = render(sloped, (0, 0, 96, 64), (96, 64)).astype(int) - to_rgb8(sloped)
     assert np.abs(difference[4:-4, 4:-4]).max() <= 3
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:5], ids=lambda layout: layout.pix_fmt)
+@pytest.mark.parametrize("size", [(96, 70), (192, 140), (48, 34), (101, 71)])
+def test_bands_do_not_show(layout: PlaneLayout, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, whole = random_frame(96, 70, layout=layout), (0, 0, 96, 70)
+    monkeypatch.setattr(viewport, "BAND_ROWS", 1000)
+    at_once = render(frame, whole, size)
+    monkeypatch.setattr(viewport, "BAND_ROWS", 8)
+    assert np.abs(render(frame, whole, size).astype(int) - at_once).max() <= 1
+    there = np.zeros((size[1], size[0], 3), np.uint8)
+    assert render(frame, whole, size, there) is there
+    assert np.array_equal(there, render(frame, whole, size))
+
+
+@pytest.mark.parametrize("size", [(160, 90), (240, 135), (300, 200), (70, 50), (200, 30)])
+def test_a_picture_is_made_smaller_without_a_shift_or_moire(size: tuple[int, int]) -> None:
+    """Against plain averages over areas."""
+    frame = smooth_frame(PlaneLayout(None), HD, size=(384, 216))
+    fine = np.indices((216, 384)).sum(axis=0) % 2 * 60 + 60  # a checkerboard, whose average is flat
+    board = frame.with_planes((fine.astype(np.uint8),))
+    expected = to_rgb8(frame.with_planes((cv2.resize(frame.planes[0], size, interpolation=cv2.INTER_AREA),)))
+    assert np.abs(render(frame, (0, 0, 384, 216), size).astype(int) - expected).max() <= 3
+    if max(384 / size[0], 216 / size[1]) >= 2:
+        assert np.ptp(render(board, (0, 0, 384, 216), size)[2:-2, 2:-2]) <= 40
 
 
 def test_an_unknown_matrix_is_shown_all_the_same() -> None:

@@ -98,24 +98,30 @@ def compose(
     Returns:
         (height, width, 3) uint8 RGB, fresh; black where the picture does not reach.
     """
-    canvas: Picture = np.zeros((size[1], size[0], 3), np.uint8)
+    canvas: Picture = np.empty((size[1], size[0], 3), np.uint8)
     places = panes(shown, state, size)
+    if sum(pane.width * pane.height for pane in places) < size[0] * size[1]:
+        canvas[...] = 0
     for frame, pane, visible in _parts(shown, state, places):
         there = canvas[pane.top : pane.top + pane.height, pane.left : pane.left + pane.width]
-        there[...] = render_part(frame, visible, (pane.width, pane.height))
+        render_part(frame, visible, there)
     _Decoration(canvas, shown, state, places).draw(now_ns, around or Around())
     return canvas
 
 
-def render_part(frame: Frame, visible: tuple[float, float, float, float], size: tuple[int, int]) -> Picture:
-    """Return a part of a frame, given as (left, top, right, bottom) parts of it, at (width, height) pixels.
+def render_part(frame: Frame, visible: tuple[float, float, float, float], there: Picture) -> None:
+    """Draw a part of a frame, given as (left, top, right, bottom) parts of it, so that it fills a place in a canvas.
 
     What is shown begins and ends between samples: the whole samples round it are resampled, and cut to a pixel.
     """
+    size = (there.shape[1], there.shape[0])
     spans = (_span(visible[0], visible[2], frame.width, size[0]), _span(visible[1], visible[3], frame.height, size[1]))
     (left, right, wide, x), (top, bottom, tall, y) = spans
-    picture = render(frame, (left, top, right, bottom), (wide, tall))
-    return picture[y : y + size[1], x : x + size[0]]
+    window = (left, top, right, bottom)
+    if (wide, tall) == size and there.flags.c_contiguous:
+        render(frame, window, size, there)
+        return
+    there[...] = render(frame, window, (wide, tall))[y : y + size[1], x : x + size[0]]
 
 
 def _span(start: float, stop: float, length: int, wanted: int) -> tuple[int, int, int, int]:
