@@ -149,6 +149,24 @@ def test_an_interrupt_while_a_class_is_made_is_one_line() -> None:
     assert done.stderr == "streamsr: interrupted\n"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals")
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["text", "json"])
+def test_a_stopped_terminal_holds_up_neither_the_session_nor_its_end(form: list[str]) -> None:
+    import pty
+    import termios
+
+    keyboard, terminal = pty.openpty()
+    termios.tcflow(terminal, termios.TCOOFF)  # as Ctrl-S
+    command = [sys.executable, "-m", "streamsr", "live", SOURCE, "--view", "none", "-m", "tiny-x2", "-t", "3", *form]
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal) as running:
+        try:
+            assert running.wait(60) == 0
+        finally:
+            running.kill()
+    os.close(keyboard)
+    os.close(terminal)
+
+
 def test_a_recording_is_written_with_the_original_beside_it(tmp_path: Path) -> None:
     folder = tmp_path / "taken"
     done = live(SOURCE, "--view", "none", "-m", "tiny-x2", "-t", "8", "--record", str(folder), "--keep-original")
