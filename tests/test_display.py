@@ -20,11 +20,13 @@ from streamsr.capture.testsrc import read_frame_code
 from streamsr.colour import to_rgb8
 from streamsr.display import viewport
 from streamsr.display.commands import SESSION_COMMANDS, Command
-from streamsr.display.compose import Around, compose, panes, pill
+from streamsr.display.compose import compose
+from streamsr.display.decoration import Around, pill
 from streamsr.display.hand import Hand, MouseAct, MouseEvent
 from streamsr.display.keys import DEFAULT_KEYS, MEANINGS, bind, key_name, list_keys, parse_key_option
 from streamsr.display.overlay import CAPITAL_SHARE, GLASS_BOX, PATIENCE, BadgePlace, badge_text, burn_badge
 from streamsr.display.panel import clock, recording_line, status_rows
+from streamsr.display.panes import panes
 from streamsr.display.shown import Shown
 from streamsr.display.slate import blank_frame, no_signal_lines, opening_lines, slate, spoken_age
 from streamsr.display.status import LiveStatus, RecordingStatus, SourceState

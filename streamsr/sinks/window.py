@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from time import monotonic, monotonic_ns
 
 from streamsr.display.commands import Command
-from streamsr.display.compose import Around, compose, panes
+from streamsr.display.compose import compose
+from streamsr.display.decoration import Around
 from streamsr.display.hand import Hand
 from streamsr.display.keys import DEFAULT_KEYS, list_keys
+from streamsr.display.panes import panes
 from streamsr.display.showing import Showing
 from streamsr.display.shown import Shown
 from streamsr.display.status import LiveStatus
