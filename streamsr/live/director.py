@@ -36,7 +36,7 @@ OPENING_SIZE = (640, 360)
 FIRST_PERIOD_MS = 40.0
 """Until the source states or shows its rate: 25 frames a second."""
 
-SPARE_MS, SPARE_PERIODS = 2.0, 0.15
+SPARE_MS, SPARE_PERIODS = 2.0, 0.2
 """Kept free before the deadline, the longer of the two: waking up late, and periods that are not all alike."""
 
 SMOOTHING = 0.1
