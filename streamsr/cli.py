@@ -111,8 +111,8 @@ def root(
     """Take the options that belong to no command."""
 
 
-Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Video files, or testsrc:endoscopy.")]
-Output = Annotated[str | None, typer.Option("-o", "--output", help="File, or folder (end it with /).")]
+Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Video files, DICOM too, or testsrc:endoscopy.")]
+Output = Annotated[str | None, typer.Option("-o", "--output", help="File (.mkv, .mp4, .mov, .dcm), or folder/.")]
 Model = Annotated[str, typer.Option("-m", "--model", help="Engine: fast-x2, tiny-x2, bicubic-x2, ... or a folder.")]
 
 
@@ -251,7 +251,7 @@ def refuse_clashes(inputs: list[str], targets: list[Path]) -> None:
 
 @app.command()
 def probe(
-    file: Annotated[str, typer.Argument(help="Video file, or testsrc:endoscopy.")],
+    file: Annotated[str, typer.Argument(help="Video file, DICOM too, or testsrc:endoscopy.")],
     model: Model = DEFAULT_ENGINE,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:

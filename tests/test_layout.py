@@ -28,6 +28,7 @@ ROOMS = (
     "bench",
     "live",
     "job",
+    "results",
     "naming",
     "snapshot",
     "pipeline",
@@ -36,6 +37,7 @@ ROOMS = (
     "sinks",
     "display",
     "sidecar",
+    "dicom",
     "fallback",
     "device_upscaler",
     "device_slot",
@@ -86,6 +88,8 @@ TORCH_FREE = (
     "capture",
     "sinks",
     "display",
+    "dicom",
+    "results",
 )
 
 
