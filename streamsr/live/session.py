@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 JOIN_S = 1.5
 """For all threads to end after they were asked to; the recording is closed meanwhile, and may take a little more."""
 
-LAST_LOOK_S = 0.1
-"""Between the end of a source and the end of its session."""
+LAST_LOOK_S, LONGEST_LAST_LOOK_S = 0.1, 0.5
+"""Between the end of a source and the end of its session, beside the deadline of its last frame; and at most."""
 
 WATCH_INTERVAL_S = 0.05
 
@@ -231,7 +231,8 @@ class LiveSession:
     def _capture(self) -> None:
         try:
             self.feed.run(self)
-            time.sleep(LAST_LOOK_S)  # for the last frame to be shown
+            # For the last frame to be shown, however late its generator is.
+            time.sleep(min(LAST_LOOK_S + self.director.max_latency_ms / 1e3, LONGEST_LAST_LOOK_S))
         finally:
             self._state = SourceState.ENDED
             self._over = True
