@@ -54,6 +54,12 @@ class StageClock:
             self.durations_us[self.num % WINDOW] = duration_us
         self.num += 1
 
+    def copy(self) -> StageClock:
+        """Return a clock with the same durations, which this one's owner leaves alone."""
+        copied = StageClock(self.name)
+        copied.num, copied.durations_ns = self.num, self.durations_ns.copy()
+        return copied
+
     @contextmanager
     def measure(self) -> Iterator[None]:
         """Add the time that the body takes."""

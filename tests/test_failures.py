@@ -45,6 +45,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "Ctrl-C": (
         "test_cli.py::test_interrupt_is_130_and_keeps_a_playable_part",
         "test_live_cli.py::test_an_interrupt_ends_it_in_time_with_the_summary",
+        "test_live_cli.py::test_an_interrupt_while_it_loads_is_one_line",
     ),
     "weights changed, or a manifest that is not theirs": (
         "test_engine.py::test_weights_with_one_bit_turned_are_refused",
@@ -87,7 +88,14 @@ ROWS: dict[str, tuple[str, ...]] = {
         "test_live.py::test_a_generator_that_hangs_is_left_behind_and_the_session_ends_in_time",
         "test_live.py::test_a_generator_that_makes_no_picture_becomes_bicubic",
     ),
+    "a folder that cannot be recorded to": (
+        "test_live_cli.py::test_a_folder_that_cannot_be_recorded_to_is_refused_before_anything_begins",
+    ),
+    "a stopped terminal (Ctrl-S)": (
+        "test_live_cli.py::test_a_stopped_terminal_holds_up_neither_the_session_nor_its_end",
+    ),
     "a disk nearly full": (
+        "test_live_cli.py::test_recording_and_original_together_leave_the_reserve_alone",
         "test_live_recording.py::test_a_full_disk_stops_the_recording_before_the_reserve_and_the_recorder_lives_on",
     ),
     "a kill, a power cut": ("test_live_recording.py::test_a_kill_at_any_moment_costs_no_more_than_the_last_second",),

@@ -63,6 +63,7 @@ ROOMS = (
     "frame",
     "timing",
     "worker",
+    "space",
     "choices",
     "config",
     "errors",
