@@ -80,6 +80,39 @@ def robustness_table() -> str:
     return markdown(["input", *forms], rows)
 
 
+def paper_table() -> str:
+    """Return what the 2017 loss and the house recipe give from one start: means of the test sides of all sets."""
+    path = RESULTS / "paper_loss.json"
+    if not path.is_file():
+        return ""
+    figures = {
+        "luma_psnr_db": ("PSNR, dB", 2),
+        "lpips_like": ("LPIPS-like", 4),
+        "highlight_psnr_db": ("in highlights, dB", 2),
+        "ring_psnr_db": ("around them, dB", 2),
+    }
+    rows = []
+    for stage, measured in load(path)["stages"].items():
+        means = [sum(row[key] for row in measured["test"].values()) / len(measured["test"]) for key in figures]
+        digits = (places for _, places in figures.values())
+        rows.append([stage, *(f"{mean:.{places}f}" for mean, places in zip(means, digits, strict=True))])
+    return markdown(["stage", *(title for title, _ in figures.values())], rows)
+
+
+def yardstick_table() -> str:
+    """Return how far the x4 students stand above networks of natural images, by way of the probe, in dB."""
+    path = RESULTS / "yardstick.json"
+    if not path.is_file():
+        return ""
+    rows: list[list[str]] = []
+    sets: list[str] = []
+    for student, by_network in load(path)["above"].items():
+        for network, above in by_network.items():
+            sets = sorted(above)
+            rows.append([f"`{student}`", network, *(f"{above[name]:+.2f}" for name in sets)])
+    return markdown(["student", "above", *sets], rows)
+
+
 def machine_line() -> str:
     """Return the machine that the figures were measured on."""
     card = load(RESULTS / "pipeline.json")["card"]
@@ -190,6 +223,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "claims": claims_table,
     "perceptual": perceptual_table,
     "robustness": robustness_table,
+    "paper": paper_table,
+    "yardstick": yardstick_table,
     "consistency": consistency_table,
     "machine": machine_line,
     "runtimes": runtimes_table,
