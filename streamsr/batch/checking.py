@@ -1,0 +1,285 @@
+"""Whether a result is what its source says: as many pictures, each at its time, the same sound, whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+from av.error import FFmpegError
+
+from streamsr.capture import open_source
+from streamsr.capture.base import SourceReport
+from streamsr.capture.decode import read_packets
+from streamsr.capture.opening import list_tracks, open_container
+from streamsr.capture.spans import read_times
+from streamsr.config import ReadSettings
+from streamsr.errors import InputError, ResultDiffers
+from streamsr.frame import Frame
+
+Keep = Callable[[int, float, Any], None]
+"""Takes the number of a picture, when it is shown, in seconds, and the decoded picture."""
+
+ADTS_SYNC = 0xFFF
+"""The first 12 bits of a header that transport files put before every AAC frame, and other containers take away."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """When the pictures of a video are shown.
+
+    Attributes:
+        seconds: of each, rising.
+        end_s: when the last one's time is over; None where its duration is not known.
+    """
+
+    seconds: tuple[Fraction, ...]
+    end_s: Fraction | None
+
+    @property
+    def slack_s(self) -> Fraction:
+        """By how much two ends may differ: half a picture, or what steps differ by where the rate is not constant.
+
+        MP4 states how long a picture lasts by decode times, which are those of other pictures where pictures are
+        reordered.
+        """
+        steps = [later - earlier for earlier, later in pairwise(self.seconds)]
+        return max(max(steps) - min(steps), min(steps) / 2) if steps else Fraction(1)
+
+
+@dataclass
+class Content:
+    """What a file holds.
+
+    Attributes:
+        times: of its pictures.
+        sound: of each sound track, the hashes of its packets, in order.
+        sound_sha256: of each sound track, the hash of all its bytes together.
+    """
+
+    times: Times
+    sound: list[list[bytes]] = field(default_factory=list)
+    sound_sha256: list[str] = field(default_factory=list)
+
+
+def check_result(
+    source: str,
+    results: Sequence[Path],
+    *,
+    read: ReadSettings,
+    offset_s: float,
+    num_frames: int,
+    sound: bool,
+    notices: Sequence[str] = (),
+    keep: Keep | None = None,
+) -> dict[str, Any]:
+    """Check a result against its source.
+
+    Args:
+        source: name of the source.
+        results: its files, in order.
+        read: how the source was read.
+        offset_s: by which every time was moved.
+        num_frames: how many pictures the source gave.
+        sound: whether sound was copied.
+        notices: of the recording, which say what the container could not hold.
+        keep: takes each decoded picture.
+
+    Returns:
+        What was checked, for the sidecar.
+
+    Raises:
+        ResultDiffers: the result is not what it must be.
+        InputError: a file cannot be read.
+    """
+    expected = times_of(source, read, num_frames)
+    found: list[Content] = []
+    num_done = 0
+    for path in results:
+        found.append(content_of(path, num_done, keep))
+        num_done += len(found[-1].times.seconds)
+    name = results[0].name
+    if num_done != num_frames or len(expected.seconds) != num_frames:
+        raise ResultDiffers(
+            f"{name}: expected the {len(expected.seconds)} pictures of its source, found {num_done}; do it again"
+        )
+    _check_times(name, expected, found, offset_s, [_tick(path) for path in results])
+    return {
+        "frames": num_done,
+        "times": "equal",
+        "decodes": "to the end",
+        "ends_s": [float(content.times.end_s or 0) for content in found],
+        "sound": _check_sound(name, source, found, notices) if sound else [],
+    }
+
+
+def times_of(source: str, read: ReadSettings, num_frames: int) -> Times:
+    """Return when the pictures of a source are shown.
+
+    The packets say so without being decoded; where they leave doubt, or are not as many as the pictures that came of
+    them, the source is read once more.
+    """
+    path = Path(source)
+    packets = None
+    if path.is_file():
+        try:
+            packets = read_times(path)
+        except InputError:
+            packets = None  # a source that is no plain video file
+    if packets is not None and len(packets.shown) == num_frames:
+        shown, last = sorted(packets.shown), packets.last_duration
+        end = (shown[-1] + last) * packets.time_base if last else None
+        return Times(tuple(pts * packets.time_base for pts in shown), end)
+    with open_source(source, rate=read.rate, resize=read.resize, deinterlace=read.deinterlace) as opened:
+        frames = [
+            (item.pts * item.time_base, item.duration * item.time_base) for item in opened if isinstance(item, Frame)
+        ]
+    last_s, duration_s = frames[-1]
+    return Times(tuple(shown_s for shown_s, _ in frames), last_s + duration_s if duration_s else None)
+
+
+def content_of(path: Path, first: int = 0, keep: Keep | None = None) -> Content:
+    """Decode a result to its end.
+
+    Args:
+        path: the file.
+        first: number of its first picture.
+        keep: takes each picture.
+
+    Raises:
+        ResultDiffers: it cannot be decoded to its end.
+        InputError: it cannot be opened.
+    """
+    seconds: list[Fraction] = []
+    ends: list[Fraction] = []
+    sound: dict[int, list[bytes]] = {}
+    whole: dict[int, Any] = {}
+
+    def show(shown_s: Fraction, picture: Any) -> None:
+        if keep is not None:
+            keep(first + len(seconds), float(shown_s), picture)
+        seconds.append(shown_s)
+
+    try:
+        with open_container(path) as container:
+            video = container.streams.video[0]
+            video.codec_context.thread_type = "AUTO"
+            for track in container.streams.audio:
+                sound[track.index], whole[track.index] = [], hashlib.sha256()
+            for packet in container.demux(video, *container.streams.audio):
+                if not packet.size:
+                    continue
+                if packet.stream_index == video.index:
+                    ends.append(((packet.pts or 0) + (packet.duration or 0)) * packet.time_base)
+                    _decode(packet, video, show)
+                else:
+                    data = bytes(packet)
+                    sound[packet.stream_index].append(hashlib.sha256(data).digest())
+                    whole[packet.stream_index].update(data)
+            _decode(None, video, show)
+    except FFmpegError as cause:
+        raise ResultDiffers(f"{path.name}: expected to be decoded to its end, got {cause.strerror}") from cause
+    if not seconds:
+        raise ResultDiffers(f"{path.name}: expected pictures, found none")
+    hashes = [digest.hexdigest() for digest in whole.values()]
+    return Content(Times(tuple(seconds), max(ends, default=None)), list(sound.values()), hashes)
+
+
+def _decode(packet: Any, video: Any, show: Callable[[Fraction, Any], None]) -> None:
+    for picture in video.codec_context.decode(packet):
+        if picture.is_corrupt or picture.pts is None:
+            raise ResultDiffers("expected whole pictures with a time, got a damaged one; do it again")
+        show(picture.pts * Fraction(video.time_base), picture)
+
+
+def _tick(path: Path) -> Fraction:
+    with av.open(f"file:{path}") as container:
+        return Fraction(container.streams.video[0].time_base or Fraction(1, 1000))
+
+
+def _check_times(
+    name: str, expected: Times, found: Sequence[Content], offset_s: float, ticks: Sequence[Fraction]
+) -> None:
+    """Compare every time; a container may round to the nearest of its own ticks."""
+    offset = Fraction(offset_s).limit_denominator(10**7)
+    shown = [(seconds, tick) for content, tick in zip(found, ticks, strict=True) for seconds in content.times.seconds]
+    for number, (ours, (theirs, tick)) in enumerate(zip(expected.seconds, shown, strict=True)):
+        if abs(ours + offset - theirs) > tick / 2 + Fraction(1, 10**6):
+            raise ResultDiffers(
+                f"{name}: expected picture {number} at {float(ours + offset):.6f} s, found it at {float(theirs):.6f} s"
+            )
+    end_s = found[-1].times.end_s
+    if expected.end_s is None or end_s is None:
+        return
+    if abs(expected.end_s + offset - end_s) > expected.slack_s + ticks[-1]:
+        raise ResultDiffers(
+            f"{name}: expected to end at {float(expected.end_s + offset):.3f} s, found {float(end_s):.3f} s"
+        )
+
+
+def _check_sound(name: str, source: str, found: Sequence[Content], notices: Sequence[str]) -> list[dict[str, Any]]:
+    """Compare the sound tracks of the result with those of the source, packet for packet."""
+    ours = sound_of(Path(source)) if Path(source).is_file() else []
+    left_out = sum(notice.startswith("audio track") and "left out" in notice for notice in notices)
+    damaged = any("packets of track" in notice for notice in notices)
+    tracks = [
+        [digest for part in theirs for digest in part] for theirs in zip(*(one.sound for one in found), strict=True)
+    ]
+    if len(tracks) + left_out != len(ours):
+        raise ResultDiffers(f"{name}: expected {len(ours) - left_out} sound tracks, found {len(tracks)}; do it again")
+    result = []
+    for place, packets in enumerate(tracks):
+        # Containers cut bare samples (PCM) into packets of their own size: then all bytes together must be the same.
+        whole = found[0].sound_sha256[place] if len(found) == 1 else None
+        alike = [
+            track
+            for track in ours
+            if packets == track.packets or track.sha256 == whole or (damaged and _lies_in(packets, track.packets))
+        ]
+        if not alike:
+            raise ResultDiffers(f"{name}: expected sound track {place} as in its source, found another; do it again")
+        result.append({"codec": alike[0].codec, "packets": len(packets), "sha256": alike[0].sha256})
+    return result
+
+
+def _lies_in(part: list[bytes], whole: list[bytes]) -> bool:
+    """Whether a list is another one with some of its items left out."""
+    rest = iter(whole)
+    return all(item in rest for item in part)
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A sound track: its codec, the hashes of its packets, and that of all its bytes together."""
+
+    codec: str
+    packets: list[bytes]
+    sha256: str
+
+
+def sound_of(path: Path) -> list[Sound]:
+    """Return the sound tracks of a file that can be copied, without headers that belong to transport files alone."""
+    with open_container(path) as container:
+        tracks = [track for track in list_tracks(container)[0] if track.kind == "audio"]
+        found: dict[int, list[bytes]] = {track.index: [] for track in tracks}
+        whole = {track.index: hashlib.sha256() for track in tracks}
+        bare = {track.index for track in tracks if track.codec == "aac" and not track.template.codec_context.extradata}
+        for packet in read_packets(container, [track.template for track in tracks], SourceReport()) if tracks else ():
+            if packet.size:
+                data = bytes(packet)
+                data = without_adts(data) if packet.stream_index in bare else data
+                found[packet.stream_index].append(hashlib.sha256(data).digest())
+                whole[packet.stream_index].update(data)
+        return [Sound(track.codec, found[track.index], whole[track.index].hexdigest()) for track in tracks]
+
+
+def without_adts(data: bytes) -> bytes:
+    """Return an AAC frame without its ADTS header (ISO/IEC 13818-7, 6.2): 7 bytes, or 9 with a checksum."""
+    if len(data) < 9 or (data[0] << 4 | data[1] >> 4) != ADTS_SYNC:
+        return data
+    return data[7 if data[1] & 1 else 9 :]
