@@ -81,6 +81,8 @@ class JoinedRecording:
             video: Any = container.add_stream_from_template(template.streams.video[0])
             video.time_base, video.codec_context.framerate = time_base, self.facts.rate
             video.metadata.clear()
+            if muxer != "matroska":
+                video.codec_context.codec_tag = template.streams.video[0].codec_context.codec_tag
             tracks = PassingTracks(container, muxer, facts=self.facts, tags=self.tags, report=self.report)
             container.start_encoding()
             sound = ((_decode_s(packet), track, packet) for part in (before, passing) for track, packet in part)
