@@ -68,7 +68,8 @@ def name_outputs(
     """Give each input a name of its own.
 
     Where two inputs of different folders would meet, each keeps its folder's name below what their folders share; where
-    they lie in one folder, their suffixes become part of their names. What an earlier run named keeps that name.
+    they lie in one folder, their suffixes become part of their names. Without a template, an earlier run's names are
+    kept.
 
     Args:
         files: the inputs.
@@ -83,7 +84,7 @@ def name_outputs(
     Raises:
         UsageError: the template gives two inputs one name.
     """
-    before = known or {}
+    before = (known or {}) if destination.template == MIRROR else {}
     named = {str(file.path): _named(destination.template, file, engine, ext) for file in files}
     clashes = _clashes(named)
     for name in [] if destination.template != MIRROR else clashes:

@@ -112,9 +112,9 @@ def make_plan(
     """
     rows = {row.entry.output: row for row in journal.rows()}
     elsewhere = _done_elsewhere(destination, journal.path)
-    known = {row.entry.input: output for output, row in (elsewhere | rows).items()}
-    outputs = name_outputs(discovery.files, destination, engine, ext=settings.container, known=known)
     key, plan = settings_key(engine, settings.upscale, settings.container), Plan()
+    known = {row.entry.input: output for output, row in (elsewhere | rows).items() if row.entry.settings == key}
+    outputs = name_outputs(discovery.files, destination, engine, ext=settings.container, known=known)
     again: dict[str, bool] = {}
     for output, found in outputs.items():
         if not in_shard(output, settings.shard):
