@@ -15,6 +15,7 @@ from streamsr.batch.pieces import make_piece
 from streamsr.batch.tasks import Cut, Failed, FileTask, JoinTask, Made, MadeFile, Outcome, PieceMade, PieceTask, Task
 from streamsr.batch.thumbnails import Thumbnails
 from streamsr.batch.uniting import unite
+from streamsr.capture.opening import open_container
 from streamsr.capture.spans import cut, read_times
 from streamsr.engine import find_engine
 from streamsr.errors import InputError, ResultDiffers, StreamsrError
@@ -85,6 +86,10 @@ def _spans_of(task: FileTask) -> list[Any]:
     if task.segment_s is None or task.settings.read.deinterlace == "on" or task.settings.read.resize != "parts":
         return []
     try:
+        with open_container(Path(task.input)) as container:
+            stated_s = None if container.duration is None else container.duration / 1e6
+        if stated_s is not None and stated_s < 2 * task.segment_s:
+            return []  # without reading it all
         times = read_times(Path(task.input))
     except InputError:
         return []  # a source that is no plain video file; the job says what is wrong with it, if anything is
