@@ -16,6 +16,7 @@ from streamsr.batch.tasks import Ended, Event, Executor, Failed, Lost, Outcome, 
 from streamsr.config import BatchSettings
 from streamsr.errors import UsageError
 from streamsr.job import JobProgress
+from streamsr.runtimes import GPU_RUNTIMES
 
 COUNT_INTERVAL_S = 2.0
 """How often the cluster is asked how large it is; machines may come and go."""
@@ -38,8 +39,10 @@ def ray_executor(address: str | None, settings: BatchSettings, num_workers: int 
         import ray  # noqa: F401
     except ImportError as cause:
         raise UsageError("--executor ray: expected Ray, found none; install streamsr[ray]") from cause
-    needs_gpu = settings.upscale.generator.runtime in ("cuda", "tensorrt", "fused")
-    return lambda most: RayExecutor(address, most=min(most, num_workers or most), gpus_a_task=int(needs_gpu))
+    generator = settings.upscale.generator
+    never = generator.engine.startswith("bicubic") or generator.precision == "int8"
+    gpus = 1 if generator.runtime in GPU_RUNTIMES else None if generator.runtime == "auto" and not never else 0
+    return lambda most: RayExecutor(address, most=min(most, num_workers or most), gpus_a_task=gpus)
 
 
 class RayExecutor:
@@ -49,10 +52,10 @@ class RayExecutor:
         address: of the cluster; None takes that of ``RAY_ADDRESS``, else starts one here.
         most: tasks at once.
         cpus_a_task: cores that a task has for itself.
-        gpus_a_task: GPUs that a task has for itself; 0 where the generator runs on the processor.
+        gpus_a_task: GPUs that a task has for itself; 0 keeps it on the processor, None takes one where there are any.
     """
 
-    def __init__(self, address: str | None, *, most: int, cpus_a_task: int = 1, gpus_a_task: int = 0) -> None:
+    def __init__(self, address: str | None, *, most: int, cpus_a_task: int = 1, gpus_a_task: int | None = 0) -> None:
         self.address, self.most = address, most
         self.cpus_a_task, self.gpus_a_task = cpus_a_task, gpus_a_task
         self._under_way: dict[Any, int] = {}
@@ -148,6 +151,8 @@ class RayExecutor:
                 line = " ".join(str(cause).split())[:200]
                 raise UsageError(f"--ray-address: expected a Ray cluster, got {line}; start it first") from cause
             self._ours = True
+        if self.gpus_a_task is None:
+            self.gpus_a_task = int(ray.cluster_resources().get("GPU", 0) > 0)
         # Retries are the run's: every try has a folder of its own, which what Ray tries again would not have.
         task = ray.remote(num_cpus=self.cpus_a_task, num_gpus=self.gpus_a_task, max_retries=0)
         self._remote: Any = task(perform_here)
