@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from streamsr.batch.journal import Journal
+from streamsr.batch.journal import Again, Journal
 from streamsr.batch.outputs import HOUSE
 from streamsr.errors import InputNotFound, Interrupted, UsageError
 from tests.archives import BICUBIC, TINY, ended, events_of, make_archive, run_archive, start_batch, tree_of
@@ -272,6 +272,18 @@ def test_two_runs_at_once_do_nothing_twice(tmp_path: Path) -> None:
         outputs = [output for output, happened in events if happened == what]
         assert len(outputs) == len(set(outputs)) == 8
     assert len(tree_of(out)) == 16
+
+
+def test_a_plan_that_another_run_overtook_does_nothing_again(tmp_path: Path) -> None:
+    archive, out = make_archive(tmp_path / "in", 1), tmp_path / "out"
+    run_archive(archive, out=out)
+    with Journal(out / HOUSE / "journal.sqlite") as journal:
+        (row,) = journal.rows()
+        stale = replace(row, state="failed", owner="another")
+        journal.plan([row.entry], again={row.entry.output: Again(stale, anew=True)})
+        assert journal.rows() == [row]
+        journal.plan([row.entry], again={row.entry.output: Again(row, anew=True)})
+        assert [found.state for found in journal.rows()] == ["waiting"]
 
 
 def test_what_a_dead_run_was_publishing_is_ended_and_not_done_again(tmp_path: Path) -> None:

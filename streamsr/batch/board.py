@@ -10,6 +10,9 @@ from typing import Any, Protocol
 
 from streamsr.job import JobProgress
 
+JOINING = "joining"
+"""The part of a file at which its segments become one."""
+
 
 @dataclass
 class Desk:

@@ -13,13 +13,14 @@ from typing import Any
 import av
 from av.error import FFmpegError
 
+from streamsr.batch.inputs import is_dicom
 from streamsr.capture import open_source
 from streamsr.capture.base import SourceReport
 from streamsr.capture.decode import read_packets
 from streamsr.capture.opening import list_tracks, open_container
 from streamsr.capture.spans import read_times
 from streamsr.config import ReadSettings
-from streamsr.errors import InputError, ResultDiffers
+from streamsr.errors import ResultDiffers
 from streamsr.frame import Frame
 
 Keep = Callable[[int, float, Any], None]
@@ -126,11 +127,8 @@ def times_of(source: str, read: ReadSettings, num_frames: int) -> Times:
     """
     path = Path(source)
     packets = None
-    if path.is_file():
-        try:
-            packets = read_times(path)
-        except InputError:
-            packets = None  # a source that is no plain video file
+    if is_plain(path):
+        packets = read_times(path)
     if packets is not None and len(packets.shown) == num_frames:
         shown, last = sorted(packets.shown), packets.last_duration
         end = (shown[-1] + last) * packets.time_base if last else None
@@ -141,6 +139,11 @@ def times_of(source: str, read: ReadSettings, num_frames: int) -> Times:
         ]
     last_s, duration_s = frames[-1]
     return Times(tuple(shown_s for shown_s, _ in frames), last_s + duration_s if duration_s else None)
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a source is a file whose tracks can be read as they lie in it: DICOM wraps them."""
+    return path.is_file() and not is_dicom(path)
 
 
 def content_of(path: Path, first: int = 0, keep: Keep | None = None) -> Content:
@@ -224,7 +227,7 @@ def _check_times(
 
 def _check_sound(name: str, source: str, found: Sequence[Content], notices: Sequence[str]) -> list[dict[str, Any]]:
     """Compare the sound tracks of the result with those of the source, packet for packet."""
-    ours = sound_of(Path(source)) if Path(source).is_file() else []
+    ours = sound_of(Path(source)) if is_plain(Path(source)) else []
     left_out = sum(notice.startswith("audio track") and "left out" in notice for notice in notices)
     damaged = any("packets of track" in notice for notice in notices)
     tracks = [

@@ -143,13 +143,14 @@ def _is_source(path: Path, base: Path, root: Path, found: Discovery) -> bool:
     """Whether a file that nobody named is an input: a video by its name, no hidden file, no result of ours."""
     if path.name.startswith(".") or (base in root.parents and root in path.parents):
         return False
-    if not (path.suffix.lower() in SUFFIXES or (not path.suffix and _is_dicom(path))):
+    if not (path.suffix.lower() in SUFFIXES or (not path.suffix and is_dicom(path))):
         found.num_left_alone += 1
         return False
     return not path.with_name(path.name + ".json").is_file()  # a sidecar beside it: made by this program
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
+    """Whether a file bears the mark of DICOM."""
     place, mark = DICOM_MAGIC
     try:
         with path.open("rb") as file:

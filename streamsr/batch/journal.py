@@ -91,6 +91,19 @@ class Row:
     progress: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Again:
+    """Known work that is to be done again.
+
+    Attributes:
+        row: as it was looked at.
+        anew: whether it may fail as often as if it were new.
+    """
+
+    row: Row
+    anew: bool
+
+
 class Journal:
     """One journal, open; a context manager. Owned by one thread.
 
@@ -175,13 +188,13 @@ class Journal:
 
     # --- work
 
-    def plan(self, entries: Iterable[Entry], *, again: Mapping[str, bool] | None = None) -> None:
+    def plan(self, entries: Iterable[Entry], *, again: Mapping[str, Again] | None = None) -> None:
         """Enter work that is new.
 
         Args:
             entries: all that is to be done.
-            again: outputs that are known and are to be done again, and whether as often as if they were new; others
-                are left as they are.
+            again: outputs that are known and are to be done again; others, and those that another run has touched
+                since they were looked at, are left as they are.
         """
         wanted = again or {}
         with self._change() as base:
@@ -193,11 +206,12 @@ class Journal:
                     values,
                 )
                 if entry.output in wanted:
-                    tries = "tries = 0," if wanted[entry.output] else ""
+                    known = wanted[entry.output]
+                    tries = "tries = 0," if known.anew else ""
                     base.execute(
                         f"UPDATE work SET input = ?, bytes = ?, mtime_ns = ?, settings = ?, {tries} state = 'waiting',"
-                        " kind = NULL, message = NULL WHERE output = ? AND state IN ('done', 'failed', 'waiting')",
-                        values,
+                        " kind = NULL, message = NULL WHERE output = ? AND state = ? AND owner IS ? AND tries = ?",
+                        (*values, known.row.state, known.row.owner, known.row.tries),
                     )
 
     def touch(self, entry: Entry) -> None:

@@ -12,7 +12,7 @@ body { font: 15px/1.5 system-ui, sans-serif;
 margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1b1f24; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .4rem .6rem; vertical-align: top; }
-tr { border-bottom: 1px solid #d8dee4; } .bad { color: #b42318; } .note { color: #57606a; }
+tr { border-bottom: 1px solid #d8dee4; } .bad { color: #b42318; white-space: nowrap; } .note { color: #57606a; }
 img { image-rendering: pixelated; width: 12rem; height: 12rem; object-fit: cover; }
 .counts span { display: inline-block; margin-right: 1.6rem; } .counts b { font-size: 1.5rem; display: block; }
 td { overflow-wrap: anywhere; } @media (prefers-color-scheme: dark) { body { background: #0d1117; color: #e6edf3; }

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from streamsr.batch.checking import check_result
+from streamsr.batch.checking import check_result, is_plain
 from streamsr.batch.failures import kind_of
 from streamsr.batch.key import work_key
 from streamsr.batch.pieces import make_piece
@@ -83,16 +83,14 @@ def _do_join(task: JoinTask, tell: Tell) -> Outcome:
 
 def _spans_of(task: FileTask) -> list[Any]:
     """Return the segments of a file; none where it is short, or where cutting might change something."""
-    if task.segment_s is None or task.settings.read.deinterlace == "on" or task.settings.read.resize != "parts":
+    path, read = Path(task.input), task.settings.read
+    if task.segment_s is None or read.deinterlace == "on" or read.resize != "parts" or not is_plain(path):
         return []
-    try:
-        with open_container(Path(task.input)) as container:
-            stated_s = None if container.duration is None else container.duration / 1e6
-        if stated_s is not None and stated_s < 2 * task.segment_s:
-            return []  # without reading it all
-        times = read_times(Path(task.input))
-    except InputError:
-        return []  # a source that is no plain video file; the job says what is wrong with it, if anything is
+    with open_container(path) as container:
+        stated_s = None if container.duration is None else container.duration / 1e6
+    if stated_s is not None and stated_s < 2 * task.segment_s:
+        return []  # without reading it all
+    times = read_times(path)
     if times is None or float((max(times.shown) - min(times.shown)) * times.time_base) < 2 * task.segment_s:
         return []
     return cut(times, task.segment_s)

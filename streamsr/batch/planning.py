@@ -10,7 +10,7 @@ from pathlib import Path
 
 from streamsr.batch.failures import MOST_TRIES, PASSING
 from streamsr.batch.inputs import Discovery, Found
-from streamsr.batch.journal import Entry, Journal, Row
+from streamsr.batch.journal import Again, Entry, Journal, Row
 from streamsr.batch.key import settings_key
 from streamsr.batch.outputs import Destination, name_outputs
 from streamsr.batch.publish import publish, remove_folder
@@ -115,7 +115,7 @@ def make_plan(
     key, plan = settings_key(engine, settings.upscale, settings.container), Plan()
     known = {row.entry.input: output for output, row in (elsewhere | rows).items() if row.entry.settings == key}
     outputs = name_outputs(discovery.files, destination, engine, ext=settings.container, known=known)
-    again: dict[str, bool] = {}
+    again: dict[str, Again] = {}
     for output, found in outputs.items():
         if not in_shard(output, settings.shard):
             continue
@@ -124,7 +124,7 @@ def make_plan(
         if row is None or row.state in ("waiting", "running", "publishing"):
             plan.todo.append(output)
             if row is not None and row.state == "waiting" and row.entry != entry:
-                again[output] = True
+                again[output] = Again(row, anew=True)
         elif row.state == "done":
             _weigh_done(plan, again, entry, row, destination, settings, journal)
         else:
@@ -153,7 +153,7 @@ def _done_elsewhere(destination: Destination, ours: Path) -> dict[str, Row]:
 
 def _weigh_done(
     plan: Plan,
-    again: dict[str, bool],
+    again: dict[str, Again],
     entry: Entry,
     row: Row,
     destination: Destination,
@@ -163,10 +163,10 @@ def _weigh_done(
     """Decide whether what was made is what is asked for now."""
     output = entry.output
     if missing(destination.root, row.details.get("files", ())):
-        _do_again(plan, again, output, anew=True)
+        _do_again(plan, again, row, anew=True)
     elif row.entry.settings != entry.settings:
         if settings.upscale.overwrite:
-            _do_again(plan, again, output, anew=True)
+            _do_again(plan, again, row, anew=True)
         else:
             plan.refused[output] = (
                 f"{destination.root / output} was made with other settings: it was not replaced; name another folder, "
@@ -177,22 +177,22 @@ def _weigh_done(
             journal.touch(entry)
         plan.finished.append(output)
     else:
-        _do_again(plan, again, output, anew=True)
+        _do_again(plan, again, row, anew=True)
 
 
-def _weigh_failed(plan: Plan, again: dict[str, bool], entry: Entry, row: Row, settings: BatchSettings) -> None:
+def _weigh_failed(plan: Plan, again: dict[str, Again], entry: Entry, row: Row, settings: BatchSettings) -> None:
     """Decide whether what failed is worth another try."""
     changed = entry != row.entry
     may_pass = row.kind in PASSING and row.tries < MOST_TRIES
     if settings.retry_failed or changed or may_pass:
-        _do_again(plan, again, entry.output, anew=settings.retry_failed or changed)
+        _do_again(plan, again, row, anew=settings.retry_failed or changed)
     else:
         plan.failed.append(entry.output)
 
 
-def _do_again(plan: Plan, again: dict[str, bool], output: str, *, anew: bool) -> None:
-    plan.todo.append(output)
-    again[output] = anew
+def _do_again(plan: Plan, again: dict[str, Again], row: Row, *, anew: bool) -> None:
+    plan.todo.append(row.entry.output)
+    again[row.entry.output] = Again(row, anew)
 
 
 def _is_same(entry: Entry, row: Row) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from streamsr.batch.board import BatchDisplay, Board, Desk
+from streamsr.batch.board import JOINING, BatchDisplay, Board, Desk
 from streamsr.batch.failures import PASSING
 from streamsr.batch.journal import Entry, Journal, Row, pack
 from streamsr.batch.outputs import Destination
@@ -200,7 +200,7 @@ class BatchRun:
             place = item.spans.index(task.span) + 1
             return Desk(item.entry.input, f"segment {place} of {len(item.spans)}", None, num_bytes // len(item.spans))
         if isinstance(task, JoinTask):
-            return Desk(item.entry.input, "joining")
+            return Desk(item.entry.input, JOINING)
         return Desk(item.entry.input, "", None, num_bytes)
 
     # --- taking in what comes back

@@ -62,7 +62,8 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         *(f"run {run['id']} on {run['machine']}, process {run['pid']}" for run in status["runs"]),
     ]
     if not status["runs"]:
-        lines.append("no run is at it; the same command, or --continue, goes on" if total != counts["done"] else "done")
+        left = at_work + counts["waiting"]
+        lines.append("no run is at it" + ("; the same command, or --continue, goes on" if left else ""))
     lines += [_working_line(work) for work in status["working"]]
     lines += [f"{failure['kind']}: {failure['message']}" for failure in status["failed"][:LATEST_FAILURES]]
     more = len(status["failed"]) - LATEST_FAILURES

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from streamsr.batch.board import BatchDisplay, Board, Desk, clock
+from streamsr.batch.board import JOINING, BatchDisplay, Board, Desk, clock
 
 PLAIN_INTERVAL_S = 10.0
 MOST_DESKS = 16
@@ -46,7 +46,7 @@ def cells_of(desk: Desk) -> list[str]:
     """Return the line of a worker."""
     progress = desk.progress
     if progress is None:
-        return [Path(desk.name).name, desk.part, "", "starting", "", ""]
+        return [Path(desk.name).name, desk.part, "", "" if desk.part == JOINING else "starting", "", ""]
     total = "" if progress.num_frames is None else f"/{progress.num_frames}"
     figures = [f"{desk.share:.0%}", f"{progress.shown}{total}", f"{desk.rate:.1f}", f"{progress.skipped:.0%}"]
     return [Path(desk.name).name, desk.part, *figures]
