@@ -111,7 +111,7 @@ def measure_ray(bench: Bench, num_rounds: int) -> dict[str, Any]:
     try:
         with ExitStack() as stack:
             local = bench.warmed(LocalExecutor([Place((core,)) for core in cores]), stack)
-            remote = bench.warmed(RayExecutor(None, most=len(cores)), stack)
+            remote = bench.warmed(RayExecutor(None, most=len(cores) + 1), stack)
             taken = rounds_of({"local": lambda: bench.run(local), "ray": lambda: bench.run(remote)}, num_rounds)
     finally:
         ray.shutdown()

@@ -118,13 +118,14 @@ class Journal:
 
     def __init__(self, path: Path, *, shared_disk: bool = False, only_read: bool = False) -> None:
         self.path = path
+        self._usual = "FULL" if shared_disk else "NORMAL"
         try:
             mode = "?mode=ro" if only_read else ""
             self._base = sqlite3.connect(f"{path.absolute().as_uri()}{mode}", uri=True, timeout=BUSY_S)
             self._base.isolation_level = None
             if not only_read:
                 self._base.execute(f"PRAGMA journal_mode={'TRUNCATE' if shared_disk else 'WAL'}")
-                self._base.execute("PRAGMA synchronous=FULL")
+                self._base.execute(f"PRAGMA synchronous={self._usual}")
                 self._base.executescript(SCHEMA)
         except sqlite3.Error as cause:
             raise OutputError(f"{path}: expected a journal, got {cause}; name another folder with -o") from cause
@@ -234,8 +235,12 @@ class Journal:
         return bool(taken)
 
     def publishing(self, run: str, output: str, *, sha256: str, key: str, details: Mapping[str, Any]) -> bool:
-        """Say that a result is about to get its name; return False where the work is no longer this run's."""
-        with self._change() as base:
+        """Say that a result is about to get its name; return False where the work is no longer this run's.
+
+        This outlives a power cut, for names follow it; the other transactions outlive the end of the program alone, and
+        what is lost of them is found out from this one.
+        """
+        with self._lasting(), self._change() as base:
             return bool(
                 base.execute(
                     "UPDATE work SET state = 'publishing', sha256 = ?, key = ?, details = ?"
@@ -284,6 +289,15 @@ class Journal:
 
     def _log(self, run: str, output: str, what: str) -> None:
         self._base.execute("INSERT INTO event VALUES (?, ?, ?, ?)", (time.time(), run, pack(output), what))
+
+    @contextmanager
+    def _lasting(self) -> Iterator[None]:
+        """Write what the body changes through to the disk."""
+        self._base.execute("PRAGMA synchronous=FULL")
+        try:
+            yield
+        finally:
+            self._base.execute(f"PRAGMA synchronous={self._usual}")
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:

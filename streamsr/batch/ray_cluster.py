@@ -21,6 +21,9 @@ from streamsr.runtimes import GPU_RUNTIMES
 COUNT_INTERVAL_S = 2.0
 """How often the cluster is asked how large it is; machines may come and go."""
 
+AHEAD = 1
+"""Tasks that wait with Ray for the next free place, so that none is idle while the run gives its result a name."""
+
 TELL_INTERVAL_S = 1.0
 
 
@@ -80,7 +83,7 @@ class RayExecutor:
             self._room = int(held.get("CPU", 0) // self.cpus_a_task)
             if self.gpus_a_task:
                 self._room = min(self._room, int(held.get("GPU", 0) // self.gpus_a_task))
-        return min(self._room, self.most) - len(self._under_way)
+        return min(self._room + AHEAD, self.most) - len(self._under_way)
 
     def submit(self, task: Task) -> None:
         """Start a task."""
@@ -189,17 +192,19 @@ def perform_here(task: Task, num_cores: int, ledger: Any) -> Outcome:
     """Do a task in a process of Ray's."""
     import platform
 
+    import ray
+
     from streamsr.batch.cores import keep_to_cores
 
     keep_to_cores(num_cores)  # before any library counts its threads
     from streamsr.batch.perform import perform
 
-    told_s = 0.0
+    machine, told_s = f"{platform.node()} {ray.get_runtime_context().get_node_id()}", 0.0
 
     def tell(progress: JobProgress) -> None:
         nonlocal told_s
         if time.monotonic() - told_s >= TELL_INTERVAL_S:
             told_s = time.monotonic()
-            ledger.tell.remote(task.number, platform.node(), progress)
+            ledger.tell.remote(task.number, machine, progress)
 
     return perform(task, tell)
