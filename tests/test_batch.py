@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from streamsr.batch.journal import Again, Journal
+from streamsr.batch.journal import Journal
 from streamsr.batch.outputs import HOUSE
+from streamsr.batch.rows import Again
 from streamsr.errors import InputNotFound, Interrupted, UsageError
 from tests.archives import BICUBIC, TINY, ended, events_of, make_archive, run_archive, start_batch, tree_of
 from tests.videos import make_video

@@ -13,7 +13,8 @@ import av
 import pytest
 
 from streamsr.batch.auditing import audit
-from streamsr.batch.checking import check_result, without_adts
+from streamsr.batch.checking import check_result
+from streamsr.batch.contents import without_adts
 from streamsr.batch.page import render_page
 from streamsr.config import ReadSettings
 from streamsr.errors import InputNotFound, ResultDiffers

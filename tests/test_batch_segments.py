@@ -150,7 +150,7 @@ def test_a_segment_that_is_done_is_not_done_again(tmp_path: Path, monkeypatch: p
     times: list[int] = []
     drop = pieces.drop_pieces
     monkeypatch.setattr(
-        "streamsr.batch.run.drop_pieces",
+        "streamsr.batch.items.drop_pieces",
         lambda paths: (times.extend(path.stat().st_mtime_ns for path in paths if path in kept), drop(paths)),
     )
     assert run_archive(video, out=out, segment_s=0.2, num_workers=1)[0] == 0

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from streamsr.batch.checking import check_result
-from streamsr.batch.journal import Journal, Row
+from streamsr.batch.journal import Journal
 from streamsr.batch.outputs import HOUSE
 from streamsr.batch.planning import JOURNAL
+from streamsr.batch.rows import Row
 from streamsr.config import ReadSettings
 from streamsr.engine import find_engine
 from streamsr.errors import EngineError, InputError, InputNotFound, OutputError, ResultDiffers

@@ -11,18 +11,17 @@ hashes; a run that finds a dead one's ``publishing`` ends the renaming, so nothi
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from streamsr.batch.owners import Owner, is_alive, this_owner
+from streamsr.batch.rows import Again, Entry, Row, pack, row_of, unpack
 from streamsr.errors import OutputError
 from streamsr.sidecar import plain
 
@@ -41,67 +40,6 @@ CREATE INDEX IF NOT EXISTS work_state ON work (state);
 
 BUSY_S = 60.0
 """How long another run's transaction is waited for; each takes milliseconds."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A piece of work as it is planned.
-
-    Attributes:
-        output: relative to the root, with slashes.
-        input: absolute path.
-        num_bytes: size of the input; None where it cannot be asked.
-        mtime_ns: when it was last changed; None where it cannot be asked.
-        settings: `streamsr.batch.key.settings_key`.
-    """
-
-    output: str
-    input: str
-    num_bytes: int | None
-    mtime_ns: int | None
-    settings: str
-
-
-@dataclass(frozen=True)
-class Row:
-    """A piece of work as the journal knows it.
-
-    Attributes:
-        entry: what it is.
-        state: ``waiting``, ``running``, ``publishing``, ``done`` or ``failed``.
-        owner: run that has it, or had it last.
-        sha256: of the input's content, once known.
-        key: `streamsr.batch.key.work_key`, once known.
-        kind: class of the failure, or ``incomplete`` for a result of a damaged source.
-        message: of the failure, one line.
-        tries: how often it failed.
-        details: files with hashes, figures and times of the result.
-        progress: how far it is, while it runs.
-    """
-
-    entry: Entry
-    state: str
-    owner: str | None = None
-    sha256: str | None = None
-    key: str | None = None
-    kind: str | None = None
-    message: str | None = None
-    tries: int = 0
-    details: dict[str, Any] = field(default_factory=dict)
-    progress: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Again:
-    """Known work that is to be done again.
-
-    Attributes:
-        row: as it was looked at.
-        anew: whether it may fail as often as if it were new.
-    """
-
-    row: Row
-    anew: bool
 
 
 class Journal:
@@ -280,7 +218,7 @@ class Journal:
         """Return work, in the order of its outputs."""
         columns = "output, input, bytes, mtime_ns, settings, state, owner, sha256, key, kind, message, tries, details"
         found = self._base.execute(f"SELECT {columns}, progress FROM work {where} ORDER BY output", values)
-        return [_row(*columns) for columns in found]
+        return [row_of(*columns) for columns in found]
 
     def events(self) -> list[tuple[float, str, str, str]]:
         """Return all that happened: time, run, output, what."""
@@ -324,29 +262,3 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def pack(name: str) -> bytes:
-    """Return a name as its bytes on the disk: names need not be valid Unicode, and SQLite's text must be."""
-    return os.fsencode(name)
-
-
-def unpack(name: bytes) -> str:
-    """Return the name whose bytes these are."""
-    return os.fsdecode(name)
-
-
-def _row(
-    output: bytes,
-    source: bytes,
-    num_bytes: int | None,
-    mtime_ns: int | None,
-    settings: str,
-    state: str,
-    *others: Any,
-) -> Row:
-    """Return a row of the table ``work``."""
-    owner, sha256, key, kind, message, tries, details, progress = others
-    entry = Entry(unpack(output), unpack(source), num_bytes, mtime_ns, settings)
-    known = {"owner": owner, "sha256": sha256, "key": key, "kind": kind, "message": message, "tries": tries}
-    return Row(entry, state, **known, details=json.loads(details), progress=json.loads(progress))

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from streamsr.batch.checking import check_result, is_plain
+from streamsr.batch.checking import check_result
+from streamsr.batch.contents import is_plain
 from streamsr.batch.failures import kind_of
 from streamsr.batch.key import work_key
 from streamsr.batch.pieces import make_piece

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from streamsr.batch.failures import MOST_TRIES, PASSING
 from streamsr.batch.inputs import Discovery, Found
-from streamsr.batch.journal import Again, Entry, Journal, Row
+from streamsr.batch.journal import Journal
 from streamsr.batch.key import settings_key
 from streamsr.batch.outputs import Destination, name_outputs
 from streamsr.batch.publish import publish, remove_folder
+from streamsr.batch.rows import Again, Entry, Row
 from streamsr.config import BatchSettings
 from streamsr.engine import Engine
 from streamsr.errors import OutputError, UsageError

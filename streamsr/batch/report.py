@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from streamsr.batch.failures import KINDS
-from streamsr.batch.journal import Journal, Row
+from streamsr.batch.journal import Journal
 from streamsr.batch.page import render_page
 from streamsr.batch.planning import Plan
+from streamsr.batch.rows import Row
 from streamsr.config import BatchSettings
 from streamsr.engine import Engine
 from streamsr.errors import OutputError

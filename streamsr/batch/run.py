@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from streamsr.batch.board import JOINING, BatchDisplay, Board, Desk
 from streamsr.batch.failures import PASSING
-from streamsr.batch.journal import Entry, Journal, Row, pack
+from streamsr.batch.items import Item, TaskMaker
+from streamsr.batch.journal import Journal
 from streamsr.batch.outputs import Destination
-from streamsr.batch.pieces import drop_pieces, piece_path
 from streamsr.batch.planning import Plan, recover
 from streamsr.batch.publish import plan_files, publish, refuse_strangers, remove_folder
+from streamsr.batch.rows import pack
 from streamsr.batch.tasks import (
     Cut,
     Ended,
     Event,
     Executor,
     Failed,
-    FileTask,
     JoinTask,
     Lost,
     Made,
@@ -31,32 +30,10 @@ from streamsr.batch.tasks import (
     Task,
     Told,
 )
-from streamsr.capture.spans import Span
 from streamsr.config import BatchSettings
 from streamsr.errors import OutputError
 
 WAIT_S, BEAT_S = 0.2, 1.0
-
-
-@dataclass
-class Item:
-    """A file that this run has.
-
-    Attributes:
-        entry: what it is.
-        before: what the journal knew of it.
-        sha256: of its content, once known.
-        spans: its segments where it was cut.
-        left: segments that are not done yet.
-        tasks: numbers of those that are under way.
-    """
-
-    entry: Entry
-    before: Row
-    sha256: str | None = None
-    spans: tuple[Span, ...] = ()
-    left: set[int] = field(default_factory=set)
-    tasks: set[int] = field(default_factory=set)
 
 
 class BatchRun:
@@ -103,7 +80,7 @@ class BatchRun:
         self._tasks: dict[int, tuple[Item, Task]] = {}
         self._items: dict[str, Item] = {}
         self._failures: dict[str, int] = {}
-        self._number = 0
+        self._maker = TaskMaker(destination, settings, run)
         self._stopping = False
         self._beat_s = self._polled_s = 0.0
 
@@ -152,7 +129,7 @@ class BatchRun:
             if self.journal.claim(self.id, output):
                 (row,) = self.journal.rows("WHERE output = ?", (pack(output),))
                 item = self._items[output] = Item(self.plan.entries[output], row)
-                return item, self._file_task(item, self.settings.segment_s)
+                return item, self._maker.file_task(item, self.settings.segment_s)
             self._elsewhere.add(output)
         self._look_elsewhere()
         return None
@@ -176,23 +153,6 @@ class BatchRun:
                 continue
             self._elsewhere.discard(output)
         self.board.num_elsewhere = len(self._elsewhere)
-
-    def _base(self, item: Item) -> dict[str, Any]:
-        self._number += 1
-        return {
-            "number": self._number,
-            "input": item.entry.input,
-            "folder": str(self.destination.house.absolute() / "work" / self.id / str(self._number)),
-            "name": Path(item.entry.output).name,
-            "settings": self.settings.upscale,
-            "settings_key": item.entry.settings,
-            "pieces": str(self.destination.house.absolute() / "pieces"),
-        }
-
-    def _file_task(self, item: Item, segment_s: float | None) -> FileTask:
-        before, entry = item.before, item.entry
-        same = (before.entry.num_bytes, before.entry.mtime_ns) == (entry.num_bytes, entry.mtime_ns)
-        return FileTask(**self._base(item), segment_s=segment_s, sha256=before.sha256 if same else None)
 
     def _desk(self, item: Item, task: Task) -> Desk:
         num_bytes = item.entry.num_bytes or 0
@@ -225,14 +185,13 @@ class BatchRun:
         if isinstance(outcome, Cut):
             item.sha256, item.spans = outcome.sha256, outcome.spans
             item.left = set(range(len(item.spans)))
-            self._ready.extend((item, self._piece_task(item, span)) for span in item.spans)
+            self._ready.extend((item, self._maker.piece_task(item, span)) for span in item.spans)
         elif isinstance(outcome, PieceMade) and isinstance(task, PieceTask):
             item.left.discard(item.spans.index(task.span))
             self.board.done_bytes += (item.entry.num_bytes or 0) // len(item.spans)
             self.board.num_frames += outcome.num_frames
             if not item.left:
-                join = JoinTask(**self._base(item), sha256=task.sha256, spans=item.spans)
-                self._ready.appendleft((item, join))
+                self._ready.appendleft((item, self._maker.join_task(item)))
         elif isinstance(outcome, Made):
             try:
                 self._publish(item, task, outcome)
@@ -240,9 +199,6 @@ class BatchRun:
                 self._fail(item, task, Failed("disk", str(error)))
         elif isinstance(outcome, Failed):
             self._fail(item, task, outcome)
-
-    def _piece_task(self, item: Item, span: Span) -> PieceTask:
-        return PieceTask(**self._base(item), sha256=item.sha256 or "", span=span)
 
     def _publish(self, item: Item, task: Task, made: Made) -> None:
         root, output = self.destination.root.absolute(), item.entry.output
@@ -268,14 +224,14 @@ class BatchRun:
         output = item.entry.output
         if failed.whole:
             self._drop(item)
-            self._drop_pieces(item)
+            self._maker.drop_pieces(item)
             item.spans, item.left = (), set()
-            self._ready.append((item, self._file_task(item, None)))
+            self._ready.append((item, self._maker.file_task(item, None)))
             return
         number = self._failures[output] = self._failures.get(output, 0) + 1
         again = failed.kind in PASSING and number <= self.settings.retries
         if again and isinstance(task, PieceTask):  # the others of its file go on
-            self._ready.appendleft((item, self._piece_task(item, task.span)))
+            self._ready.appendleft((item, self._maker.piece_task(item, task.span)))
             self.display.fail(item.entry.input, failed.kind, failed.message, again=True)
             return
         self._drop(item)
@@ -300,13 +256,7 @@ class BatchRun:
     def _forget(self, item: Item, *, keep_pieces: bool = False) -> None:
         self._items.pop(item.entry.output, None)
         if not keep_pieces:
-            self._drop_pieces(item)
-
-    def _drop_pieces(self, item: Item) -> None:
-        """Remove the finished segments of a file that no longer needs them."""
-        pieces, suffix = str(self.destination.house / "pieces"), Path(item.entry.output).suffix
-        arguments = (item.sha256 or "", item.entry.settings)
-        drop_pieces([piece_path(pieces, *arguments, span, suffix) for span in item.spans])
+            self._maker.drop_pieces(item)
 
     def _beat(self) -> None:
         """Give a sign of life with the progress, once a second."""
