@@ -6,29 +6,18 @@ Every table stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; what is bet
 
 from __future__ import annotations
 
-import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.proof_tables import PROOF_TABLES
+from benchmarks.tables import load, markdown
 from streamsr.runtimes.fused_kernel import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-
-
-def markdown(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """Return a Markdown table."""
-    titles = list(head)
-    lines = [titles, ["---"] * len(titles), *([str(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def load(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def engines_table() -> str:
@@ -278,6 +267,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "batch-machine": batch_line,
     "batch": batch_table,
     "batch-plan": batch_plan,
+    **PROOF_TABLES,
 }
 
 
@@ -291,15 +281,20 @@ def filled(text: str) -> str:
     return text
 
 
+def write() -> None:
+    """Write the tables into README."""
+    path = ROOT / "README.md"
+    path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def main() -> int:
     """Write the tables, or say whether they are those of the JSON."""
-    path = ROOT / "README.md"
-    before = path.read_text(encoding="utf-8")
-    after = filled(before)
     if "--check" in sys.argv[1:]:
+        before = (ROOT / "README.md").read_text(encoding="utf-8")
+        after = filled(before)
         print("README's tables are those of the JSON" if before == after else "README's tables are old: run this again")
         return int(before != after)
-    path.write_text(after, encoding="utf-8")
+    write()
     return 0
 
 

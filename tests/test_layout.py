@@ -31,6 +31,7 @@ ROOMS = (
     "live",
     "batch",
     "job",
+    "results",
     "naming",
     "snapshot",
     "pipeline",
@@ -39,6 +40,7 @@ ROOMS = (
     "sinks",
     "display",
     "sidecar",
+    "dicom",
     "fallback",
     "device_upscaler",
     "device_slot",
@@ -64,6 +66,7 @@ ROOMS = (
     "frame",
     "timing",
     "worker",
+    "space",
     "choices",
     "config",
     "errors",
@@ -88,6 +91,8 @@ TORCH_FREE = (
     "capture",
     "sinks",
     "display",
+    "dicom",
+    "results",
 )
 
 
