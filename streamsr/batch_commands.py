@@ -37,7 +37,7 @@ from streamsr.options import (
 if TYPE_CHECKING:
     from streamsr.batch.auditing import Finding
 
-CONTAINERS = ("mkv", "mp4", "mov")
+CONTAINERS = ("mkv", "mp4", "mov", "dcm")
 EXECUTORS = ("local", "ray")
 
 
@@ -69,7 +69,7 @@ def run(
     go_on: Annotated[
         bool, typer.Option("--continue", help="Go on; without inputs with those of the last run.")
     ] = False,
-    container: Annotated[str, typer.Option("--container", help="mkv, mp4 or mov.")] = "mkv",
+    container: Annotated[str, typer.Option("--container", help="mkv, mp4, mov or dcm.")] = "mkv",
     workers: Annotated[int | None, typer.Option("-w", "--workers", min=1, help="One a GPU, else one a core.")] = None,
     segment: Annotated[float, typer.Option(min=0, help="Seconds of a segment of long files; 0 cuts none.")] = 300.0,
     retries: Annotated[int, typer.Option(min=0, max=5, help="More tries for what may pass (engine, disk).")] = 1,

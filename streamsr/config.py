@@ -100,7 +100,7 @@ class BatchSettings:
     """
 
     upscale: UpscaleSettings = UpscaleSettings()
-    container: Literal["mkv", "mp4", "mov"] = "mkv"
+    container: Literal["mkv", "mp4", "mov", "dcm"] = "mkv"
     segment_s: float | None = 300.0
     retries: int = 1
     ignore_errors: bool | None = None

@@ -7,9 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
-
-from streamsr.batch.contents import Content, Keep, Times, content_of, is_plain, sound_of
+from streamsr.batch.contents import Content, Keep, Times, content_of, is_plain, opened, sound_of
 from streamsr.capture import open_source
 from streamsr.capture.spans import read_times
 from streamsr.config import ReadSettings
@@ -91,7 +89,7 @@ def times_of(source: str, read: ReadSettings, num_frames: int) -> Times:
 
 
 def _tick(path: Path) -> Fraction:
-    with av.open(f"file:{path}") as container:
+    with opened(path) as container:
         return Fraction(container.streams.video[0].time_base or Fraction(1, 1000))
 
 
@@ -117,7 +115,7 @@ def _check_times(
 
 def _check_sound(name: str, source: str, found: Sequence[Content], notices: Sequence[str]) -> list[dict[str, Any]]:
     """Compare the sound tracks of the result with those of the source, packet for packet."""
-    ours = sound_of(Path(source)) if is_plain(Path(source)) else []
+    ours = sound_of(Path(source)) if Path(source).is_file() else []
     left_out = sum(notice.startswith("audio track") and "left out" in notice for notice in notices)
     damaged = any("packets of track" in notice for notice in notices)
     tracks = [

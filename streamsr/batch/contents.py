@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from av.container import InputContainer
 from av.error import FFmpegError
 
-from streamsr.batch.inputs import is_dicom
 from streamsr.capture.base import SourceReport
 from streamsr.capture.decode import read_packets
 from streamsr.capture.opening import list_tracks, open_container
+from streamsr.dicom import is_dicom
 from streamsr.errors import ResultDiffers
 
 Keep = Callable[[int, float, Any], None]
@@ -64,8 +66,30 @@ class Content:
 
 
 def is_plain(path: Path) -> bool:
-    """Whether a source is a file whose tracks can be read as they lie in it: DICOM wraps them."""
+    """Whether a source is a file whose times are those of its own packets; DICOM may say others."""
     return path.is_file() and not is_dicom(path)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[InputContainer]:
+    """Open a file, or the video inside a DICOM object.
+
+    Raises:
+        InputError: it cannot be opened.
+        UsageError: pydicom is missing.
+    """
+    if not is_dicom(path):
+        with open_container(path) as container:
+            yield container
+        return
+    from streamsr.dicom.objects import read_object
+
+    inside, file = read_object(path).open_bitstream()
+    try:
+        with inside:
+            yield inside
+    finally:
+        file.close()
 
 
 def content_of(path: Path, first: int = 0, keep: Keep | None = None) -> Content:
@@ -91,7 +115,7 @@ def content_of(path: Path, first: int = 0, keep: Keep | None = None) -> Content:
         seconds.append(shown_s)
 
     try:
-        with open_container(path) as container:
+        with opened(path) as container:
             video = container.streams.video[0]
             video.codec_context.thread_type = "AUTO"
             for track in container.streams.audio:
@@ -133,7 +157,7 @@ class Sound:
 
 def sound_of(path: Path) -> list[Sound]:
     """Return the sound tracks of a file that can be copied, without headers that belong to transport files alone."""
-    with open_container(path) as container:
+    with opened(path) as container:
         tracks = [track for track in list_tracks(container)[0] if track.kind == "audio"]
         found: dict[int, list[bytes]] = {track.index: [] for track in tracks}
         whole = {track.index: hashlib.sha256() for track in tracks}

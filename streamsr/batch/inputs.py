@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from streamsr.dicom import is_dicom
 from streamsr.errors import InputError, InputNotFound
 
 SUFFIXES = frozenset(
@@ -17,10 +18,7 @@ SUFFIXES = frozenset(
         *(".mpeg", ".vob", ".mxf", ".ogv", ".3gp", ".dv", ".h264", ".264", ".h265", ".265", ".hevc", ".nut", ".dcm"),
     )
 )
-"""What is taken for a video in a folder; a file that is named is always taken."""
-
-DICOM_MAGIC = (128, b"DICM")
-"""Place and text of the mark of a DICOM file (PS3.10, 7.1); these often have no suffix."""
+"""What is taken for a video in a folder, and DICOM without a suffix; a file that is named is always taken."""
 
 
 @dataclass(frozen=True)
@@ -147,14 +145,3 @@ def _is_source(path: Path, base: Path, root: Path, found: Discovery) -> bool:
         found.num_left_alone += 1
         return False
     return not path.with_name(path.name + ".json").is_file()  # a sidecar beside it: made by this program
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file bears the mark of DICOM."""
-    place, mark = DICOM_MAGIC
-    try:
-        with path.open("rb") as file:
-            file.seek(place)
-            return file.read(len(mark)) == mark
-    except OSError:
-        return False

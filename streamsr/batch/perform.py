@@ -85,6 +85,8 @@ def _do_join(task: JoinTask, tell: Tell) -> Outcome:
 def _spans_of(task: FileTask) -> list[Any]:
     """Return the segments of a file; none where it is short, or where cutting might change something."""
     path, read = Path(task.input), task.settings.read
+    if Path(task.name).suffix == ".dcm":
+        return []  # an object is made in one go
     if task.segment_s is None or read.deinterlace == "on" or read.resize != "parts" or not is_plain(path):
         return []
     with open_container(path) as container:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -10,7 +11,8 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from streamsr.capture.opening import choose_video, open_container
+from streamsr.batch.contents import opened
+from streamsr.capture.opening import choose_video
 from streamsr.errors import StreamsrError
 
 CROP_PX = 96
@@ -55,15 +57,13 @@ class Thumbnails:
 
 def picture_at(source: str, seconds: float) -> NDArray[np.uint8] | None:
     """Return the (H, W, 3) uint8 BGR picture of a file that is shown at a time, or the next one after it."""
-    from pathlib import Path
-
-    with open_container(Path(source)) as container:
+    with opened(Path(source)) as container:
         track, _ = choose_video(container, source)
         container.seek(max(0, int(seconds * 1e6)))
         for picture in container.decode(track):
             if picture.pts is not None and float(picture.pts * (track.time_base or 0)) >= seconds - 1e-3:
-                found: NDArray[np.uint8] = picture.to_ndarray(format="bgr24")
-                return found
+                found: Any = picture.to_ndarray(format="bgr24")
+                return np.asarray(found, np.uint8)
     return None
 
 
