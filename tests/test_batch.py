@@ -184,6 +184,18 @@ def test_a_file_without_permission_is_unreadable(tmp_path: Path) -> None:
     assert len(witness.made) == 3
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_closed_folder_fails_by_itself(tmp_path: Path) -> None:
+    archive = make_archive(tmp_path / "in")
+    (archive / "part 0").chmod(0)
+    try:
+        code, witness = run_archive(archive, out=tmp_path / "out")
+    finally:
+        (archive / "part 0").chmod(0o700)
+    assert (code, [(name, kind) for name, kind, _, _ in witness.failed]) == (1, [("part 0", "unreadable")])
+    assert len(witness.made) == 2
+
+
 def test_files_by_name_stop_at_the_first_failure_and_folders_do_not(tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "in")
     clips = sorted(archive.rglob("*.mkv"))

@@ -102,8 +102,8 @@ def _run(
     display: BatchDisplay,
 ) -> int:
     started_s = time.monotonic()
-    for output, message in plan.refused.items():
-        display.fail(plan.entries[output].input, "disk", message, again=False)
+    for output, (kind, message) in plan.refused.items():
+        display.fail(plan.entries[output].input, kind, message, again=False)
     batch = BatchRun(plan, destination, settings, journal=journal, run=run, executor=executor, display=display)
     try:
         batch.run()
@@ -128,7 +128,7 @@ def _run(
 
 
 def _refuse_nothing(names: Sequence[str], discovery: Discovery) -> None:
-    if not discovery.files:
+    if not discovery.files and not discovery.closed:
         others = f" among {discovery.num_left_alone} other files" if discovery.num_left_alone else ""
         raise UsageError(f"{', '.join(names)}: expected videos, found none{others}; name files or their folder")
 

@@ -42,11 +42,13 @@ class Discovery:
     Attributes:
         files: each once, in the order of their names.
         num_left_alone: files in folders that are no videos by their name.
+        closed: folders below the one that was named that cannot be read, and why, one line each.
         forgiving: whether a folder, a glob or a list was named, where one bad file must not stop the others.
     """
 
     files: list[Found] = field(default_factory=list)
     num_left_alone: int = 0
+    closed: dict[str, str] = field(default_factory=dict)
     forgiving: bool = False
 
 
@@ -127,7 +129,10 @@ def _walk(folder: Path, root: Path, found: Discovery) -> Iterator[Found]:
     """Give the videos of a folder and of all below it; links to folders are not followed."""
 
     def refuse(cause: OSError) -> None:
-        raise InputError(f"{cause.filename}: expected a folder of videos, got {cause.strerror}; check its permissions")
+        message = f"{cause.filename}: expected a folder of videos, got {cause.strerror}; check its permissions"
+        if Path(cause.filename) == folder:
+            raise InputError(message)
+        found.closed[str(cause.filename)] = message
 
     for place, folders, names in os.walk(folder, onerror=refuse):
         here = Path(place)

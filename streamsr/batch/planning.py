@@ -32,14 +32,14 @@ class Plan:
         todo: outputs that are still to be made, in order.
         finished: outputs that are made.
         failed: outputs that failed in a way that another try does not mend, or too often.
-        refused: output to why it is not touched, one line.
+        refused: output to the kind of failure and why it is not touched, one line.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
     todo: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def journal_path(destination: Destination, shard: tuple[int, int] | None) -> Path:
@@ -117,6 +117,9 @@ def make_plan(
     known = {row.entry.input: output for output, row in (elsewhere | rows).items() if row.entry.settings == key}
     outputs = name_outputs(discovery.files, destination, engine, ext=settings.container, known=known)
     again: dict[str, Again] = {}
+    for folder, message in discovery.closed.items():
+        plan.entries[folder] = Entry(folder, folder, None, None, key)
+        plan.refused[folder] = ("unreadable", message)
     for output, found in outputs.items():
         if not in_shard(output, settings.shard):
             continue
@@ -170,8 +173,9 @@ def _weigh_done(
             _do_again(plan, again, row, anew=True)
         else:
             plan.refused[output] = (
+                "disk",
                 f"{destination.root / output} was made with other settings: it was not replaced; name another folder, "
-                "or allow it with -y"
+                "or allow it with -y",
             )
     elif _is_same(entry, row):
         if row.entry != entry:

@@ -39,10 +39,10 @@ def make_report(
     rows = [row for row in journal.rows() if row.entry.output in plan.entries]
     made = [output for _, name, output, what in journal.events() if name == run and what == "done"]
     files = [_describe(row) for row in rows]
-    for output, message in plan.refused.items():
+    for output, (kind, message) in plan.refused.items():
         entry = plan.entries[output]
         files = [file for file in files if file["output"] != output]
-        files.append(_failure(entry.input, output, "disk", message))
+        files.append(_failure(entry.input, output, kind, message))
     failures = [file for file in files if file["kind"] is not None]
     kinds = Counter(file["kind"] for file in failures)
     return {
