@@ -17,6 +17,7 @@ from streamsr.config import DEFAULT_ENGINE, GeneratorSettings, ReadSettings, Ups
 from streamsr.device_commands import devices
 from streamsr.engine_commands import engine_app
 from streamsr.errors import EngineError, Interrupted, StreamsrError, UsageError
+from streamsr.evaluate_commands import evaluate
 from streamsr.interrupt import heeding_interrupts
 from streamsr.live_commands import live
 from streamsr.train_commands import train_app
@@ -37,6 +38,7 @@ app.add_typer(engine_app, name="engine")
 app.add_typer(train_app, name="train")
 app.command()(live)
 app.command()(devices)
+app.command()(evaluate)
 
 EXIT_SOME_FAILED = 1
 

@@ -83,7 +83,7 @@ def sign_test(better: int, worse: int) -> float:
     0.109375
     """
     total, smaller = better + worse, min(better, worse)
-    return min(1.0, 2 * sum(comb(total, k) for k in range(smaller + 1)) / 2**total)
+    return min(1.0, 2 * sum(comb(total, k) for k in range(smaller + 1)) / (1 << total))
 
 
 def flips(answers: Answers, on_truth: Answers) -> float:
