@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import lcm
 from pathlib import Path
@@ -15,7 +15,7 @@ from streamsr.engine import find_engine
 from streamsr.errors import InputError
 from streamsr.evaluation.crops import Frame, Gallery
 from streamsr.evaluation.figures import Truth, figures_of
-from streamsr.evaluation.methods import PATCH_PX, EngineMethod, Interpolation, Method, stitched_and_whole
+from streamsr.evaluation.methods import PATCH_PX, EngineMethod, Interpolation, Made, Method, stitched_and_whole
 from streamsr.evaluation.subjects import Subject, Told, find_items, read_subjects
 from streamsr.evaluation.summary import Row
 from streamsr.quality.perceptual import LpipsLike
@@ -151,36 +151,16 @@ class Measuring:
 
     def add(self, subject: Subject, *, compare: bool) -> None:
         """Enlarge and measure a subject by every method, and take its crops."""
-        frame = self._enlarged(subject)
+        frame = enlarged(subject, self.methods, multiple=self._multiple)
         steps = self._steps(frame) if subject.follows else {}
         for method, made in frame.made:
-            figures = figures_of(
-                made,
-                frame.inputs[method.scale],
-                frame.truth,
-                native=method.native,
-                scale=method.scale,
-                distance=self.distance,
-            )
-            self._add_row(subject, method.name, method.scale, figures | steps.get(method.name, {}))
-        for name in [name for name in steps if name == "truth" or name.startswith("camera-")]:
-            self._add_row(subject, name, 1, steps[name])
+            row = row_of(subject, frame, method, made, self.distance)
+            self.result.rows.append(row | steps.pop(method.name, {}))
+        for name, step in steps.items():  # the truth's and the camera's own
+            self.result.rows.append({**names_of(subject), "method": name, "scale": 1, **step})
         self._look_for_seams(frame)
         self.result.gallery.add(frame, compare=compare)
         self._before = frame
-
-    def _add_row(self, subject: Subject, method: str, scale: int, figures: dict[str, float]) -> None:
-        names = {"name": subject.name, "dataset": subject.dataset, "group": subject.group}
-        self.result.rows.append({**names, "method": method, "scale": scale, **figures})
-
-    def _enlarged(self, subject: Subject) -> Frame:
-        """Return a subject by every method, cut to a multiple of all scales."""
-        height, width = (side // self._multiple * self._multiple for side in subject.truth.shape[:2])
-        truth = Truth.of(np.ascontiguousarray(subject.truth[:height, :width]))
-        scales = sorted({method.scale for method in self.methods})
-        inputs = {scale: bicubic_down(truth.rgb, scale) for scale in scales}
-        made = [(method, method.enlarge(inputs[method.scale])) for method in self.methods]
-        return Frame(subject.name, subject.dataset, truth, inputs, made)
 
     def _steps(self, frame: Frame) -> dict[str, dict[str, float]]:
         """Return method -> figures of the step from the frame before, and those of the camera and of the truth."""
@@ -207,6 +187,35 @@ class Measuring:
         for method in self.methods:
             if isinstance(method, EngineMethod):
                 found[method.name] = seams_of(method, frame)
+
+
+def enlarged(subject: Subject, methods: Sequence[Method], *, multiple: int, truth: Truth | None = None) -> Frame:
+    """Bring a subject down and enlarge it by some methods.
+
+    Args:
+        subject: whose sides are cut to a multiple.
+        methods: of scales that divide the multiple.
+        multiple: of which the sides are.
+        truth: what `Truth.of` found in the subject, cut so, where that is known already.
+    """
+    if truth is None:
+        height, width = (side // multiple * multiple for side in subject.truth.shape[:2])
+        truth = Truth.of(np.ascontiguousarray(subject.truth[:height, :width]))
+    inputs = {scale: bicubic_down(truth.rgb, scale) for scale in sorted({method.scale for method in methods})}
+    made = [(method, method.enlarge(inputs[method.scale])) for method in methods]
+    return Frame(subject.name, subject.dataset, truth, inputs, made)
+
+
+def row_of(subject: Subject, frame: Frame, method: Method, made: Made, distance: LpipsLike | None) -> Row:
+    """Return the figures of what a method made of a subject."""
+    lr = frame.inputs[method.scale]
+    figures = figures_of(made, lr, frame.truth, native=method.native, scale=method.scale, distance=distance)
+    return {**names_of(subject), "method": method.name, "scale": method.scale, **figures}
+
+
+def names_of(subject: Subject) -> Row:
+    """Return what a row says of its subject."""
+    return {"name": subject.name, "dataset": subject.dataset, "group": subject.group}
 
 
 def _step(
