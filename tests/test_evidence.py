@@ -12,11 +12,12 @@ import pytest
 pytest.importorskip("PIL")
 pytest.importorskip("jinja2")
 
-from benchmarks import evidence
+from benchmarks import evidence, video
 from benchmarks.enlarged import KeptEngine, all_engines, key_of
 from streamsr.evaluation.methods import EngineMethod, Made
 from streamsr.training.data import bicubic_down
 from tests.frames import make_data, scene
+from tests.videos import make_video
 
 ENGINE = "tiny-x2"
 
@@ -105,3 +106,36 @@ def test_adversarial_weights_are_held_against_their_fidelity_stage() -> None:
     (claim,) = evidence.highlight_claims(rows)
     assert claim["holds"] is False
     assert not list(evidence.highlight_claims(rows[:2]))
+
+
+# Video.
+
+
+def test_video_measures_clean_and_compressed_input_and_keeps_clips_that_are_there(tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    make_video(clips / "a.mkv", width=96, height=80, num_frames=4)
+    more = ["--clips", str(clips), "--engines", ENGINE, "--frames", "3", "--heavy-frames", "0"]
+    options = ["--runs", str(tmp_path / "runs"), "--json", str(tmp_path / "results" / "out.json"), *more]
+    assert video.main(options, lambda line: None) == 0
+    found = result(tmp_path)
+    clip = found["clips"]["a"]
+    assert list(clip["clean"]) == ["camera-x2", "truth-x2", "bicubic-x2", "lanczos-x2", ENGINE]
+    assert clip["clean"][ENGINE]["frames"] == 3
+    assert set(clip["crf-28"]) == {
+        "camera-x2",
+        "bicubic-x2",
+        "fast-x2",
+        "fast-x2, as made",
+        "fast-x2-robust",
+        "fast-x2-robust, as made",
+    }
+    assert clip["crf-28"]["bicubic-x2"]["luma_psnr_db"] <= clip["clean"]["bicubic-x2"]["luma_psnr_db"]
+    assert clip["clean"]["truth-x2"]["warp_error"] >= 0
+    assert found["over_clips"]["clean"][ENGINE]["clips"] == 1
+    make_video(clips / "b.mkv", width=96, height=80, num_frames=2)
+    said: list[str] = []
+    assert video.main(options, said.append) == 0
+    assert "a.mkv" not in said
+    assert result(tmp_path)["clips"]["a"] == clip
+    assert result(tmp_path)["over_clips"]["clean"][ENGINE]["clips"] == 2
