@@ -8,15 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("PIL")
 pytest.importorskip("jinja2")
 
-from benchmarks import evidence, video
+from PIL import Image
+
+from benchmarks import downstream, evidence, video
+from benchmarks.classifier import Schooling, answers_of, load_classifier, save_classifier, train_classifier
 from benchmarks.enlarged import KeptEngine, all_engines, key_of
 from streamsr.evaluation.methods import EngineMethod, Made
 from streamsr.training.data import bicubic_down
-from tests.frames import make_data, scene
+from tests.frames import add_frame, make_data, scene, write_manifest
 from tests.videos import make_video
 
 ENGINE = "tiny-x2"
@@ -139,3 +143,94 @@ def test_video_measures_clean_and_compressed_input_and_keeps_clips_that_are_ther
     assert "a.mkv" not in said
     assert result(tmp_path)["clips"]["a"] == clip
     assert result(tmp_path)["over_clips"]["clean"][ENGINE]["clips"] == 2
+
+
+# Downstream.
+
+
+@pytest.fixture(scope="module")
+def marked_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames of ``bkai`` with a bright half that is marked, and of ``capsule``, some of which bleed."""
+    folder = tmp_path_factory.mktemp("marked")
+    rows = []
+    for number, split in enumerate(("train", "train", "test", "test")):
+        picture = scene(number, 240, 264)
+        picture[:, :132] //= 2
+        picture[:, :132] += 40
+        row = add_frame(folder, picture, "bkai", split, f"b{number}")
+        marks = np.zeros((240, 264), np.uint8)
+        marks[:, 132:] = 255
+        row["mask"] = row["file"].replace(".png", ".mask.png")
+        Image.fromarray(marks).save(folder / row["mask"])
+        rows.append(row)
+        for kind in ("ble", "non"):
+            picture = scene(10 + number, 208, 208)
+            if kind == "ble":
+                picture[..., 1:] //= 3
+            rows.append(add_frame(folder, picture, "capsule", split, f"{kind}{number}"))
+    write_manifest(folder, rows)
+    return folder
+
+
+def test_patches_lie_in_the_field_and_are_wholly_unmarked_or_mostly_marked(marked_data: Path) -> None:
+    (frame, _) = downstream.read_frames(marked_data, "train", ("bkai",))
+    places = downstream.places_in("polyp", frame, 16)
+    assert {place.label for place in places} == {True, False}
+    assert len(places) == 2 * downstream.MOST_PATCHES
+    for place in places:
+        assert frame.marks is not None
+        share = place.cut(frame.marks.astype(np.uint8)).mean()
+        assert share >= 0.5 if place.label else share == 0
+        assert min(place.top, place.left) >= 12
+    assert places == downstream.places_in("polyp", frame, 16), "the same for every method"
+
+
+def test_bleeding_is_told_by_the_names_and_asked_of_the_middle(marked_data: Path) -> None:
+    frames = downstream.read_frames(marked_data, "test", ("capsule",))
+    places = [place for frame in frames for place in downstream.places_in("bleeding", frame, 64)]
+    assert [(place.label, place.top, place.left, place.side) for place in places] == [
+        (True, 8, 8, 192),
+        (False, 8, 8, 192),
+    ] * 2
+
+
+def test_a_classifier_learns_what_can_be_seen_and_is_kept(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(64) % 2 == 0
+    patches = random.integers(60, 120, (64, 32, 32, 3), dtype=np.uint8)
+    patches[labels, ..., 0] += 100
+    network = train_classifier(patches, labels, seed=0, schooling=Schooling(epochs=12))
+    assert (answers_of(network, patches) == labels).mean() > 0.9
+    save_classifier(network, tmp_path / "a.safetensors")
+    again = load_classifier(tmp_path / "a.safetensors")
+    assert np.array_equal(answers_of(again, patches), answers_of(network, patches))
+    twice = train_classifier(patches, labels, seed=0, schooling=Schooling(epochs=1))
+    once = train_classifier(patches, labels, seed=0, schooling=Schooling(epochs=1))
+    assert all(torch.equal(a, b) for a, b in zip(once.parameters(), twice.parameters(), strict=True)), "a seed decides"
+
+
+def test_downstream_asks_every_method_the_same_and_keeps_its_classifiers(
+    marked_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = arguments(marked_data, tmp_path, "--engines", ENGINE, "--epochs", "1", "--seeds", "3")
+    before = torch.get_num_threads()
+    try:
+        assert downstream.main(options, lambda line: None) == 0
+        found = result(tmp_path)
+        monkeypatch.setattr(downstream, "train_classifier", None)
+        assert downstream.main(options, lambda line: None) == 0
+    finally:
+        torch.set_num_threads(before)
+    assert result(tmp_path)["tasks"] == found["tasks"]
+    assert list(found["tasks"]) == ["polyp", "bleeding"]
+    methods = found["tasks"]["bleeding"]["methods"]
+    assert list(methods) == ["truth", "bicubic-x2", "lanczos-x2", ENGINE]
+    row = methods[ENGINE]
+    assert (row["patches"], row["frames"], row["groups"], row["yes"]) == (4, 4, 4, 2)
+    assert len(row["accuracy_by_seed"]) == 3
+    assert row["bicubic"] == methods["bicubic-x2"]["accuracy"]
+    assert row["truth"] == methods["truth"]["accuracy"]
+    assert methods["bicubic-x2"]["mcnemar"] == {"better": 0, "worse": 0, "p": 1.0}
+    gap = row["truth"] - row["bicubic"]
+    assert (row["recovery"] is None) == (gap <= 1e-9)
+    assert found["tasks"]["polyp"]["methods"][ENGINE]["accuracy_by_set"].keys() == {"bkai"}

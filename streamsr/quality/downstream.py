@@ -3,8 +3,8 @@
 The question of the 2017 experiment: a classifier that was trained on full resolution and stays as it is reads the
 truth, a picture that was brought down and enlarged by interpolation, and one that a generator enlarged. *Recovery* is
 what part of the loss the generator gives back: (generator - interpolation) / (truth - interpolation); 0 nothing, 1 all
-of it, below 0 harm. Where truth and interpolation are read equally well there is no loss to give back, and the interval
-says so by its width.
+of it, below 0 harm. Where the truth is read no better than interpolation there is no loss to give back, and no
+recovery; where it is hardly read better, the interval says so by its width.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Recovery:
 
     Attributes:
         recovery: of accuracy; NaN where nothing was lost.
-        low: end of its 95 % interval; NaN where in no draw anything was lost.
+        low: end of its 95 % interval, of the draws in which something was lost; NaN where there are none.
         high: the other end.
         gap: accuracy on truth less accuracy on interpolation.
         gap_low: end of its 95 % interval; where it reaches 0 recovery is of little meaning.
@@ -115,8 +115,8 @@ def recovery(engine: Answers, reference: Answers, truth: Answers, labels: Answer
     ours, base, best = right.mean(axis=0)
     drawn = draws.means(right)
     gained, lost = drawn[:, 0] - drawn[:, 1], drawn[:, 2] - drawn[:, 1]
-    some = np.abs(lost) > 1e-9
+    some = lost > 1e-9
     low, high = percentiles(gained[some] / lost[some]) if some.any() else (float("nan"), float("nan"))
     gap = float(best - base)
-    part = float((ours - base) / gap) if abs(gap) > 1e-9 else float("nan")
+    part = float((ours - base) / gap) if gap > 1e-9 else float("nan")
     return Recovery(part, low, high, gap, *percentiles(lost))
