@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from torch import nn
 from benchmarks import retrained
 from benchmarks.peers.networks import PEERS, Compact, Disp, Espcn, Fsrcnn, Peer, Span
 from streamsr.models.student import SPECS
+from tests.frames import make_data
 
 
 @pytest.fixture(autouse=True)
@@ -138,3 +142,28 @@ def test_quality_against_cost_is_drawn(tmp_path: Path) -> None:
     assert retrained.mean_gain(networks["tiny-x2"]) == 2.0
     retrained.draw(networks, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_contender_is_trained_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    data = make_data(tmp_path / "data", sets=("one",))
+    short = {"steps": 3, "batch": 1, "patch_px": 16, "validate_every": 3, "checkpoint_every": 3, "warm_steps": 1}
+    budget = retrained.budget
+    monkeypatch.setattr(
+        retrained, "budget", lambda *names: replace(budget(*names), **short, finetune_steps=1, log_every=1)
+    )
+    monkeypatch.setattr(retrained, "RESULT", tmp_path / "retrained.json")
+    monkeypatch.setattr(retrained, "PLOT", tmp_path / "retrained.png")
+    options = ["retrained", "--runs", str(tmp_path / "runs"), "--data", str(data)]
+    threads = torch.get_num_threads()
+    try:
+        for more in (["--train", "span-s-x2"], []):
+            monkeypatch.setattr(sys, "argv", options + more)
+            assert retrained.main(lambda line: None) == 0
+    finally:
+        torch.set_num_threads(threads)
+    (row,) = json.loads((tmp_path / "retrained.json").read_text())["networks"].values()
+    assert row["steps"] == 3
+    assert row["parameters"] < 80_000
+    assert set(row["test"]["fp32"]) == {"one"}
+    assert (tmp_path / "retrained.png").is_file()
