@@ -9,21 +9,15 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.readme_evidence import EVIDENCE, markdown
 from streamsr.runtimes.fused_kernel import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-
-
-def markdown(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """Return a Markdown table."""
-    titles = list(head)
-    lines = [titles, ["---"] * len(titles), *([str(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def load(path: Path) -> Any:
@@ -209,6 +203,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "fused": fused_table,
     "live-machine": live_line,
     "live": live_table,
+    **{name: (lambda make=make: make(RESULTS)) for name, make in EVIDENCE.items()},  # type: ignore[misc]
 }
 
 
