@@ -28,8 +28,8 @@ Samples = NDArray[np.uint8]
 COMPARED = 8
 """Subjects whose crops are compared, evenly spread."""
 
-SEAM_CROP_PX = 128
-"""Side of the middle of a picture, in input pixels, that seams are looked for in: 4 x 4 patches."""
+SEAM_CROP_PX = 96
+"""Side of the middle of a picture, in input pixels, that seams are looked for in: 3 x 3 patches."""
 
 
 @dataclass(frozen=True)
