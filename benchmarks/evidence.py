@@ -175,20 +175,32 @@ def _place(frame: Frame, made: Made) -> Row:
 
 def highlight_claims(rows: list[Row]) -> Iterator[dict[str, Any]]:
     """Yield, set by set, how far adversarial engines are above their fidelity stage in and around highlights, in dB."""
-    by_method: dict[str, dict[str, Row]] = {}
-    for row in rows:
-        by_method.setdefault(row["method"], {})[row["name"]] = row
     for ours, stage in STAGES:
-        both = [(by_method.get(ours, {}).get(name), row) for name, row in by_method.get(stage, {}).items()]
         for figure in ("highlight_psnr_db", "ring_psnr_db"):
-            pairs = [(mine, theirs) for mine, theirs in both if mine and figure in mine and figure in theirs]
-            for dataset in dict.fromkeys(theirs["dataset"] for _, theirs in pairs):
-                here = [(mine, theirs) for mine, theirs in pairs if theirs["dataset"] == dataset]
-                draws = Resampler([theirs["group"] for _, theirs in here])
-                apart = draws.interval([mine[figure] - theirs[figure] for mine, theirs in here])
-                if apart is not None:
-                    names = {"engine": ours, "stage": stage, "figure": figure, "dataset": dataset}
-                    yield {**names, "holds": apart.mean >= -SPARED_DB, "least": -SPARED_DB, **written(apart)}
+            for apart in differences(rows, ours, stage, figure):
+                yield {
+                    "engine": ours,
+                    "stage": stage,
+                    "least": -SPARED_DB,
+                    "holds": apart["mean"] >= -SPARED_DB,
+                    **apart,
+                }
+
+
+def differences(rows: list[Row], ours: str, theirs: str, figure: str) -> Iterator[dict[str, Any]]:
+    """Yield, set by set, the mean difference of a figure between two methods, frame by frame, and its interval."""
+    by_method: dict[str, dict[str, Row]] = {ours: {}, theirs: {}}
+    for row in rows:
+        if row["method"] in by_method and figure in row:
+            by_method[row["method"]][row["name"]] = row
+    pairs = [(by_method[ours].get(name), row) for name, row in by_method[theirs].items()]
+    for dataset in dict.fromkeys(row["dataset"] for _, row in pairs):
+        here = [(mine, row) for mine, row in pairs if mine and row["dataset"] == dataset]
+        if here:
+            draws = Resampler([row["group"] for _, row in here])
+            apart = draws.interval([mine[figure] - row[figure] for mine, row in here])
+            if apart is not None:
+                yield {"dataset": dataset, "figure": figure, **written(apart)}
 
 
 def gather(options: argparse.Namespace, methods: list[Method], sides: list[Side]) -> dict[str, Any]:

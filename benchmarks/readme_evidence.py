@@ -159,6 +159,27 @@ def highlights_table(results: Path) -> str:
     return markdown(["dB", *sets, ""], rows)
 
 
+def spared_table(results: Path) -> str:
+    """Return what sparing reflections in training changes: after less before, set by set."""
+    result = read(results, "reflections")
+    if result is None:
+        return ""
+    words = {
+        "highlight_psnr_db": ("PSNR inside, dB", 2),
+        "ring_psnr_db": ("PSNR in the ring, dB", 2),
+        "ring_overshoot": ("overshoot, levels", 3),
+        "highlight_overlap": ("overlap", 3),
+        "luma_psnr_db": ("PSNR Y, dB", 2),
+    }
+    apart = {(row["figure"], row["dataset"]): row for row in result["differences"]}
+    sets = list(result["sets"])
+    rows = [
+        [title, *(spread(apart.get((figure, name)), digits, sign=True) for name in sets)]
+        for figure, (title, digits) in words.items()
+    ]
+    return markdown([f"`{result['model']}`, {result['steps']} steps", *sets], rows)
+
+
 def downstream_table(results: Path) -> str:
     """Return accuracy, Matthews' coefficient, recovery and McNemar's test of every method."""
     result = read(results, "downstream")
@@ -245,6 +266,7 @@ EVIDENCE: dict[str, Callable[[Path], str]] = {
     "invention": invention_table,
     "reflections": reflections_table,
     "highlights": highlights_table,
+    "spared": spared_table,
     "downstream": downstream_table,
     "video-line": video_line,
     "video": video_table,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ pytest.importorskip("jinja2")
 
 from PIL import Image
 
-from benchmarks import downstream, evidence, video
+from benchmarks import downstream, evidence, reflections, video
 from benchmarks.classifier import Schooling, answers_of, load_classifier, save_classifier, train_classifier
 from benchmarks.enlarged import KeptEngine, all_engines, key_of
-from streamsr.evaluation.methods import EngineMethod, Made
+from streamsr.errors import UsageError
+from streamsr.evaluation.methods import EngineMethod, Interpolation, Made
 from streamsr.training.data import bicubic_down
 from tests.frames import add_frame, make_data, scene, write_manifest
 from tests.videos import make_video
@@ -234,3 +236,42 @@ def test_downstream_asks_every_method_the_same_and_keeps_its_classifiers(
     gap = row["truth"] - row["bicubic"]
     assert (row["recovery"] is None) == (gap <= 1e-9)
     assert found["tasks"]["polyp"]["methods"][ENGINE]["accuracy_by_set"].keys() == {"bkai"}
+
+
+# Reflections in training.
+
+
+class TinyTrained:
+    """A run that was trained: bicubic interpolation, sharper with the care for reflections."""
+
+    is_engine, scale, native = True, 2, "rgb"
+
+    def __init__(self, name: str, run: Path) -> None:
+        self.name, spare = name, run.name == "house"
+        self.settings = SimpleNamespace(model="srgan-x2", steps=3, spare_highlights=spare)
+        self.method = Interpolation("lanczos" if spare else "bicubic", 2)
+
+    def enlarge(self, lr: Any) -> Made:
+        return self.method.enlarge(lr)
+
+
+def test_two_runs_are_compared_in_and_around_reflections(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reflections, "TrainedMethod", TinyTrained)
+    options = arguments(data, tmp_path, "--before", "plain", "--after", "house", "--frames", "2")
+    before = torch.get_num_threads()
+    try:
+        assert reflections.main(options, lambda line: None) == 0
+        with pytest.raises(UsageError, match="without and with spare_highlights"):
+            reflections.main(arguments(data, tmp_path, "--before", "house", "--after", "plain"), lambda line: None)
+    finally:
+        torch.set_num_threads(before)
+    found = result(tmp_path)
+    assert list(found["sets"]["one"]) == ["bicubic-x2", "before", "after"]
+    apart = {(row["figure"], row["dataset"]): row["mean"] for row in found["differences"]}
+    sets = found["sets"]["one"]
+    assert apart["luma_psnr_db", "one"] == pytest.approx(
+        sets["after"]["luma_psnr_db"]["mean"] - sets["before"]["luma_psnr_db"]["mean"], abs=1e-5
+    )
+    assert (tmp_path / "runs" / "evidence" / "reflections-training.png").is_file()

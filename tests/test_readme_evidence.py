@@ -46,12 +46,16 @@ def results(tmp_path: Path) -> Path:
     sides = {form: {"one": {"field_of_view": db}} for form, db in (("bicubic", 30.0), ("fp32", 31.5))}
     network = {"macs_per_pixel": 16848, "parameters": 16980, "steps": 3000, "test": sides}
     retrained = {"networks": {"tiny-x2": network}}
-    for name, content in {
+    apart = [{"figure": "ring_psnr_db", "dataset": "one", **cell(0.5)}]
+    spared = {"model": "srgan-x4", "steps": 300, "sets": {"one": {}}, "differences": apart}
+    contents = {
         "evidence": evidence,
         "downstream": downstream,
         "video": video,
         "retrained": retrained,
-    }.items():
+        "reflections": spared,
+    }
+    for name, content in contents.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     for name in ("crops.png", "retrained.png"):
         (tmp_path / name).touch()
@@ -72,6 +76,7 @@ def test_without_their_json_all_tables_are_empty(tmp_path: Path) -> None:
         ("invention", "| `fast-x2` |  |  | 0.250 |  | 12.5% |"),
         ("reflections", "| PSNR in the ring |"),
         ("highlights", "| `srgan-x4` less `srresnet-x4`, ring | -0.50 (-1.50 to +0.50) | **short** |"),
+        ("spared", "| PSNR in the ring, dB | +0.50 (-0.50 to +1.50) |"),
         ("downstream", "| polyp | `fast-x2` | 0.800 | 0.600 | 0.700 | 0.900 | 0.50 (-0.10 to 1.20) | 5 / 2, p 0.45 |"),
         ("downstream", "nothing was lost (none to none)"),
         ("downstream", "| polyp | `truth` | 0.900 | 0.800 |  |  |  |  |"),
