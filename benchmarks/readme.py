@@ -6,23 +6,19 @@ Every table stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; what is bet
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.readme_evidence import EVIDENCE, markdown
+from benchmarks.proof_tables import PROOF_TABLES
+from benchmarks.readme_evidence import EVIDENCE
+from benchmarks.tables import load, markdown
 from streamsr.runtimes.fused_kernel import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-
-
-def load(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def engines_table() -> str:
@@ -203,6 +199,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "fused": fused_table,
     "live-machine": live_line,
     "live": live_table,
+    **PROOF_TABLES,
     **{name: (lambda make=make: make(RESULTS)) for name, make in EVIDENCE.items()},  # type: ignore[misc]
 }
 
@@ -217,15 +214,20 @@ def filled(text: str) -> str:
     return text
 
 
+def write() -> None:
+    """Write the tables into README."""
+    path = ROOT / "README.md"
+    path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def main() -> int:
     """Write the tables, or say whether they are those of the JSON."""
-    path = ROOT / "README.md"
-    before = path.read_text(encoding="utf-8")
-    after = filled(before)
     if "--check" in sys.argv[1:]:
+        before = (ROOT / "README.md").read_text(encoding="utf-8")
+        after = filled(before)
         print("README's tables are those of the JSON" if before == after else "README's tables are old: run this again")
         return int(before != after)
-    path.write_text(after, encoding="utf-8")
+    write()
     return 0
 
 

@@ -5,25 +5,19 @@ A table whose JSON is not there is empty: nothing is shown that was not measured
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tables import load, markdown
+
 Cells = dict[str, Any]
-
-
-def markdown(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """Return a Markdown table."""
-    titles = list(head)
-    lines = [titles, ["---"] * len(titles), *([str(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def read(results: Path, question: str) -> Any:
     """Return a result, None where it was not measured."""
     path = results / f"{question}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return load(path) if path.is_file() else None
 
 
 def methods_of(sets: dict[str, dict[str, Cells]]) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from streamsr import __version__
 from streamsr.bench_commands import bench_app
@@ -18,7 +19,7 @@ from streamsr.device_commands import devices
 from streamsr.engine_commands import engine_app
 from streamsr.errors import EngineError, Interrupted, StreamsrError, UsageError
 from streamsr.evaluate_commands import evaluate
-from streamsr.interrupt import heeding_interrupts
+from streamsr.interrupt import Ears, heeding_interrupts
 from streamsr.live_commands import live
 from streamsr.train_commands import train_app
 
@@ -26,7 +27,24 @@ if TYPE_CHECKING:
     from streamsr.engine import Engine
     from streamsr.progress import Display
 
+
+class Commands(TyperGroup):
+    """All commands; an interrupt that none of them took is said in one line, which typer leaves out."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for.
+
+        Raises:
+            Interrupted: it was interrupted before it had anything to end.
+        """
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as cause:
+            raise Interrupted("interrupted") from cause
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -46,17 +64,20 @@ EXIT_SOME_FAILED = 1
 def main() -> NoReturn:
     """Run the command line; the console script."""
     code: object = 0
+    ears = Ears()
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):
             output.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no job
     try:
-        with heeding_interrupts():
+        with heeding_interrupts() as ears:
             code = app(standalone_mode=False)  # returns the code of a typer.Exit
     except StreamsrError as error:
         fail(error)
     except KeyboardInterrupt:
         fail(Interrupted("interrupted"))
     except Exception as error:
+        if ears.heard:
+            fail(Interrupted("interrupted"))
         if type(error).__module__.split(".")[0] not in ("click", "typer"):
             raise
         show_usage_error(error)
@@ -92,8 +113,8 @@ def root(
     """Take the options that belong to no command."""
 
 
-Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Video files, or testsrc:endoscopy.")]
-Output = Annotated[str | None, typer.Option("-o", "--output", help="File, or folder (end it with /).")]
+Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Video files, DICOM too, or testsrc:endoscopy.")]
+Output = Annotated[str | None, typer.Option("-o", "--output", help="File (.mkv, .mp4, .mov, .dcm), or folder/.")]
 Model = Annotated[str, typer.Option("-m", "--model", help="Engine: fast-x2, tiny-x2, bicubic-x2, ... or a folder.")]
 
 
@@ -232,7 +253,7 @@ def refuse_clashes(inputs: list[str], targets: list[Path]) -> None:
 
 @app.command()
 def probe(
-    file: Annotated[str, typer.Argument(help="Video file, or testsrc:endoscopy.")],
+    file: Annotated[str, typer.Argument(help="Video file, DICOM too, or testsrc:endoscopy.")],
     model: Model = DEFAULT_ENGINE,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:

@@ -35,6 +35,9 @@ _REQUIRED = {
     "precisions": dict,
 }
 
+_LARGEST = {"channels": 1024, "depth": 256, "radius_px": 2048, "halo_px": 2048}
+"""Far more than any network here has; larger figures would only make a reader run out of memory."""
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -198,10 +201,13 @@ def read_engine(folder: Path) -> Engine:
     if not isinstance(manifest, dict):
         raise EngineError(f"{path}: expected a JSON object, got {type(manifest).__name__}; reinstall the engine")
     for key, kind in _REQUIRED.items():
-        if not isinstance(manifest.get(key), kind):
+        if not isinstance(manifest.get(key), kind) or isinstance(manifest[key], bool):
             raise EngineError(
                 f"{path}: expected {key} to be {kind.__name__}, got {manifest.get(key)!r}; reinstall the engine"
             )
+    for key, largest in _LARGEST.items():
+        if not 0 <= manifest[key] <= largest:
+            raise EngineError(f"{path}: expected {key} of 0 to {largest}, got {manifest[key]}; reinstall the engine")
     check_files(path, manifest)
     return Engine(**{key: manifest[key] for key in _REQUIRED}, folder=folder)
 
@@ -216,7 +222,7 @@ def check_files(path: Path, manifest: dict[str, Any]) -> None:
         if Path(name).name != name or not isinstance(digest, str) or len(digest) != 64:
             raise EngineError(f"{path}: expected plain file names with SHA-256, got {name!r}: {digest!r}; reinstall it")
     for precision, name in manifest["precisions"].items():
-        if name not in manifest["files"]:
+        if not isinstance(name, str) or name not in manifest["files"]:
             raise EngineError(f"{path}: expected a hash for {precision} ({name!r}), got none; reinstall the engine")
     if manifest["scale"] not in (2, 3, 4) or manifest["colour"] not in ("luma", "rgb"):
         raise EngineError(

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamsr.consistency import RGB_LIMITS, ConsistencyCount, Projector
+from streamsr.errors import EngineError
 from streamsr.launch import CORES_PX, Choice, LaunchPlan, Regions, batches_of, choose_launch
 from streamsr.patches import PatchGrid, Samples, cut_patches, stitch_patches
 from streamsr.routing import Router, Routing, RoutingCount
@@ -247,8 +248,7 @@ class PictureEnlarger:
         if self._is_native:
             with self.clocks.measure("cut"):
                 pictures = np.ascontiguousarray(picture)[None]
-            with self.clocks.measure("generate"):
-                self.generator.generate(pictures, enlarged[None])
+            self._run(pictures, enlarged[None])
             return enlarged
         whole = (slice(0, picture.shape[1]), slice(0, picture.shape[2]))
         self._launch_region(picture, whole, whole, enlarged)
@@ -292,16 +292,28 @@ class PictureEnlarger:
     def _generate(self, buffers: _Buffers) -> None:
         """Run the generator on full buffers, in its own scale of samples."""
         if self._is_native:
-            with self.clocks.measure("generate"):
-                self.generator.generate(buffers.pictures, buffers.outputs)
+            self._run(buffers.pictures, buffers.outputs)
             return
         with self.clocks.measure("cut"):
             buffers.pictures *= np.float32(1 / self.peak)
-        with self.clocks.measure("generate"):
-            self.generator.generate(buffers.pictures, buffers.outputs)
+        self._run(buffers.pictures, buffers.outputs)
         with self.clocks.measure("stitch"):
             buffers.outputs *= np.float32(self.peak)
             np.clip(np.rint(buffers.outputs, out=buffers.outputs), 0, self.peak, out=buffers.outputs)
+
+    def _run(self, pictures: Samples, outputs: Samples) -> None:
+        """Run the generator.
+
+        Raises:
+            EngineError: what it made is not all numbers; rounded to samples, that would be a black hole in the picture.
+        """
+        with self.clocks.measure("generate"):
+            self.generator.generate(pictures, outputs)
+        if outputs.dtype == np.float32 and not np.isfinite(outputs.sum()):
+            raise EngineError(
+                f"{self.generator.description}: expected samples, got some that are not a number; "
+                "try --precision fp32 or another --runtime"
+            )
 
     def _buffers_of(self, num: int, height: int, width: int) -> _Buffers:
         """Return the buffers of a shape, made when it is first launched."""

@@ -19,21 +19,34 @@ GRACE_S = 1.0
 """Seconds in which a further interrupt counts as part of the first: shells and schedulers often send two at once."""
 
 
+class Ears:
+    """What was heard of interrupts.
+
+    Attributes:
+        heard: whether there was one. What the body raises after it may be the interrupt under another name: where it
+            hits the making of a class, Python turns it into a RuntimeError.
+    """
+
+    heard: bool = False
+
+
 @contextmanager
-def heeding_interrupts() -> Iterator[None]:
+def heeding_interrupts() -> Iterator[Ears]:
     """Turn the first SIGINT or SIGTERM of the body into a KeyboardInterrupt, and a later one into an end with 130.
 
     What the program was told to ignore stays ignored (a shell does that to what it starts in the background). Outside
     the main thread nothing changes, since only that thread may set handlers.
     """
+    ears = Ears()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield ears
         return
     first_s: list[float] = []
 
     def heed(number: int, frame: FrameType | None) -> None:
         if not first_s:
             first_s.append(time.monotonic())
+            ears.heard = True
             atexit.register(_close_ears)
             raise KeyboardInterrupt
         if time.monotonic() - first_s[0] > GRACE_S:
@@ -44,7 +57,7 @@ def heeding_interrupts() -> Iterator[None]:
         if handler is not signal.SIG_IGN:
             signal.signal(number, heed)
     try:
-        yield
+        yield ears
     finally:
         # After an interrupt the program is about to end with its own exit code, which a late one must not take away.
         if not first_s:

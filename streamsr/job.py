@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from streamsr.errors import Interrupted, StreamsrError
 from streamsr.fallback import FallbackUpscaler, make_upscaler
 from streamsr.naming import output_path
 from streamsr.pipeline import Pipeline
+from streamsr.results import make_sink
 from streamsr.sidecar import (
     STATEMENT,
     describe_colour,
@@ -24,12 +25,10 @@ from streamsr.sidecar import (
     describe_engine,
     describe_file,
     describe_timings,
-    marks_of,
     sidecar_path,
     versions,
     write_sidecar,
 )
-from streamsr.sinks import EncoderSettings, RecordingSink
 from streamsr.sinks.drafts import refuse_taken
 
 log = logging.getLogger(__name__)
@@ -105,7 +104,7 @@ def upscale_file(
 
     Args:
         source: a file, or ``testsrc:endoscopy``.
-        output: a file or a folder; None is beside the source.
+        output: a file or a folder; ``.dcm`` makes a derived DICOM object; None is beside the source.
         settings: generator, encoder and reading; None takes the defaults.
         watch: called ten times a second with the progress, in the caller's thread.
 
@@ -163,21 +162,7 @@ class Job:
         self.name, self.source, self.engine, self.settings = name, source, engine, settings
         self.upscaler = make_upscaler(engine, settings.generator, bit_depth=source.info.layout.bit_depth)
         self.generator = self.upscaler.generator
-        self.sink = RecordingSink(
-            target,
-            facts=source.info if settings.audio == "copy" else replace(source.info, tracks=(), attachments=()),
-            scale=engine.scale,
-            settings=EncoderSettings(
-                codec=settings.codec,
-                crf=settings.crf,
-                preset=settings.preset,
-                pix_fmt=settings.pix_fmt,
-                lossless=settings.lossless,
-            ),
-            overwrite=settings.overwrite,
-            keep_metadata=settings.keep_metadata,
-            marks=marks_of(engine),
-        )
+        self.sink = make_sink(name, source, target, engine, settings, precision=self.generator.precision)
         refuse_taken(sidecar_path(target), overwrite=settings.overwrite)
         upscaler = self.upscaler
         stage = upscaler if isinstance(upscaler, FallbackUpscaler) else upscaler.upscale

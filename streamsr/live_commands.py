@@ -26,6 +26,9 @@ from streamsr.errors import Interrupted, OutputError, StreamsrError, UsageError
 
 MEBIBYTE = 1 << 20
 
+TERMINAL_PATIENCE_S = 0.5
+"""For a stopped terminal to take the last line; a session ends within two seconds all the same."""
+
 
 def live(
     source: Annotated[
@@ -118,6 +121,8 @@ def live(
         seconds=seconds,
         keys=tuple(parse_pair("--key", each) for each in key or ()),
     )
+    if key and view != "window":
+        raise UsageError(f"--key: expected --view window, which alone takes keys, got --view {view}; leave --key out")
     if keep_original and record is None:
         raise UsageError("--keep-original: expected a folder to write to, got none; add --record DIR")
     code = run_live(source, settings, as_json=as_json, quiet=quiet)
@@ -149,7 +154,10 @@ def run_live(source: str, settings: LiveSettings, *, as_json: bool, quiet: bool)
         except StreamsrError as cause:
             failure = cause
     summary = session.summary()
-    typer.echo(json.dumps(summary, default=str)) if as_json else say(summarise(summary))
+    if not as_json:
+        say(summarise(summary))
+    elif not sys.stdout.isatty() or takes_more(sys.stdout, TERMINAL_PATIENCE_S):
+        typer.echo(json.dumps(summary, default=str))
     if failure is not None:
         typer.echo(f"streamsr: {failure}", err=True)
     trouble = (summary["recording"] or {}).get("trouble")
@@ -157,18 +165,18 @@ def run_live(source: str, settings: LiveSettings, *, as_json: bool, quiet: bool)
     if trouble and not code:
         typer.echo(f"streamsr: {trouble}", err=True)
         code = OutputError.exit_code
-    if session.num_abandoned:
-        # A thread that hangs inside a runtime cannot be ended and would keep the program alive for ever.
+    if session.num_abandoned or (session.recorder is not None and session.recorder.hangs):
+        # A thread that hangs inside a runtime or an encoder cannot be ended and would keep the program alive for ever.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     return code
 
 
-def takes_more(output: TextIO) -> bool:
+def takes_more(output: TextIO, patience_s: float = 0.0) -> bool:
     """Return whether a line can be written without waiting: a pipe that is full, or a stopped terminal, takes none."""
     try:
-        return bool(select.select([], [output], [], 0)[1])
+        return bool(select.select([], [output], [], patience_s)[1])
     except (OSError, ValueError):
         return True  # no descriptor, as in tests, or none that can be asked, as on Windows
 

@@ -138,6 +138,11 @@ class Latest(Generic[Item]):
         self.num_dropped = 0
         self._items: list[Item] = []
 
+    @property
+    def is_filled(self) -> bool:
+        """Whether an item waits to be taken."""
+        return bool(self._items)
+
     def put(self, item: Item) -> None:
         """Leave an item, in place of one that nobody took; never waits."""
         with self.changed:

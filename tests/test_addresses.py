@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from fractions import Fraction
 
 import pytest
 
 from streamsr.capture.addresses import Address, find_address
 from streamsr.capture.protocols import redact
+from streamsr.capture.testsrc import read_test_name
 from streamsr.config import FeedSettings
 from streamsr.errors import InputError, InputNotFound, UsageError
 from tests.videos import make_video
@@ -36,6 +38,15 @@ def test_a_name_means_a_kind_with_its_options(name, settings, kind, expected):
     assert address.kind == kind
     assert expected.items() <= dict(address.options).items()
     assert Address.from_json(json.loads(json.dumps(address.to_json()))) == address
+
+
+@pytest.mark.parametrize("name", ["testsrc:endoscopy", "testsrc:endoscopy:seed=3", "testsrc:endoscopy:size=320x256"])
+def test_the_rendered_source_has_the_size_and_rate_that_are_asked_for(name):
+    address = find_address(name, FeedSettings(size=(320, 256), rate=Fraction(50)))
+    settings = read_test_name(address.target)
+    assert (settings.width, settings.height, settings.rate) == (320, 256, 50)
+    assert settings.seed == (3 if "seed" in name else 0)
+    assert address.shown == f"testsrc:{address.target}"
 
 
 def test_a_playlist_is_paced_and_waited_for():

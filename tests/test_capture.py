@@ -55,6 +55,17 @@ def test_missing_file_is_named_and_not_found(tmp_path):
         FileSource(tmp_path / "gone.mp4")
 
 
+def test_a_transport_file_without_one_sound_picture_is_one_line(tmp_path):
+    content = bytearray(make_video(tmp_path / "a.ts").read_bytes())
+    noise = np.random.default_rng(0)
+    for place in range(3 * 188, len(content)):
+        if place % 188 >= 4 and noise.random() < 0.1:
+            content[place] = noise.integers(256)
+    (tmp_path / "a.ts").write_bytes(content)
+    with pytest.raises(InputError, match="none that can be decoded"):
+        FileSource(tmp_path / "a.ts")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [

@@ -8,12 +8,15 @@ import os
 import struct
 from pathlib import Path
 
+import av
 import pytest
 from typer.testing import CliRunner
 
 from streamsr import device_commands
-from streamsr.capture import devices
-from streamsr.capture.devices import Device, Mode, list_devices
+from streamsr.capture import devices, live_opening
+from streamsr.capture.addresses import Address
+from streamsr.capture.devices import Device, Mode, examine, list_devices
+from streamsr.capture.live_opening import SourceLost, open_live
 from streamsr.cli import app
 
 CODES = (b"MJPG", b"YUYV", b"ZZ12")
@@ -123,3 +126,28 @@ def test_the_command_lists_devices_or_says_what_to_do(monkeypatch):
     monkeypatch.setattr(devices, "list_devices", list)
     assert CliRunner().invoke(app, ["devices"]).output.strip() == device_commands.NONE_HERE
     assert json.loads(CliRunner().invoke(app, ["devices", "--json"]).output) == {"devices": []}
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.EBUSY, "busy: close the program that uses it"), (errno.EINVAL, "does not offer this size, rate or format")],
+)
+def test_a_device_that_is_busy_or_has_no_such_mode_is_refused_with_the_modes_it_has(
+    machine: dict[str, Path], monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise (
+            av.error.ArgumentError(number, os.strerror(number))
+            if number == errno.EINVAL
+            else av.error.OSError(number, os.strerror(number))
+        )
+
+    camera = examine(machine["devices"] / "video0", ask=Driver())
+    monkeypatch.setattr(devices, "examine", lambda path: camera)
+    monkeypatch.setattr(live_opening.av, "open", refuse)
+    address = Address("device", str(machine["devices"] / "video0"), "/dev/video0", demuxer="v4l2")
+    with pytest.raises(SourceLost, match=words) as refused:
+        open_live(address)
+    assert "mjpeg 1920x1080 at 59.94" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert refused.value.proof == 1, "waiting does not mend it"

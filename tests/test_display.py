@@ -18,12 +18,15 @@ from hypothesis import strategies as st
 
 from streamsr.capture.testsrc import read_frame_code
 from streamsr.colour import to_rgb8
+from streamsr.display import viewport
 from streamsr.display.commands import SESSION_COMMANDS, Command
-from streamsr.display.compose import Around, compose, panes
+from streamsr.display.compose import compose
+from streamsr.display.decoration import Around, pill
 from streamsr.display.hand import Hand, MouseAct, MouseEvent
 from streamsr.display.keys import DEFAULT_KEYS, MEANINGS, bind, key_name, list_keys, parse_key_option
-from streamsr.display.overlay import CAPITAL_SHARE, PATIENCE, BadgePlace, badge_text, burn_badge
+from streamsr.display.overlay import CAPITAL_SHARE, GLASS_BOX, PATIENCE, BadgePlace, badge_text, burn_badge
 from streamsr.display.panel import clock, recording_line, status_rows
+from streamsr.display.panes import panes
 from streamsr.display.shown import Shown
 from streamsr.display.slate import blank_frame, no_signal_lines, opening_lines, slate, spoken_age
 from streamsr.display.status import LiveStatus, RecordingStatus, SourceState
@@ -201,6 +204,31 @@ def test_chroma_is_rendered_where_its_siting_says(siting: Siting) -> None:
     sloped = frame.with_planes((np.full_like(frame.planes[0], 120), *(np.rint(one).astype(np.uint8) for one in ramps)))
     difference = render(sloped, (0, 0, 96, 64), (96, 64)).astype(int) - to_rgb8(sloped)
     assert np.abs(difference[4:-4, 4:-4]).max() <= 3
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:5], ids=lambda layout: layout.pix_fmt)
+@pytest.mark.parametrize("size", [(96, 70), (192, 140), (48, 34), (101, 71)])
+def test_bands_do_not_show(layout: PlaneLayout, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, whole = random_frame(96, 70, layout=layout), (0, 0, 96, 70)
+    monkeypatch.setattr(viewport, "BAND_ROWS", 1000)
+    at_once = render(frame, whole, size)
+    monkeypatch.setattr(viewport, "BAND_ROWS", 8)
+    assert np.abs(render(frame, whole, size).astype(int) - at_once).max() <= 1
+    there = np.zeros((size[1], size[0], 3), np.uint8)
+    assert render(frame, whole, size, there) is there
+    assert np.array_equal(there, render(frame, whole, size))
+
+
+@pytest.mark.parametrize("size", [(160, 90), (240, 135), (300, 200), (70, 50), (200, 30)])
+def test_a_picture_is_made_smaller_without_a_shift_or_moire(size: tuple[int, int]) -> None:
+    """Against plain averages over areas."""
+    frame = smooth_frame(PlaneLayout(None), HD, size=(384, 216))
+    fine = np.indices((216, 384)).sum(axis=0) % 2 * 60 + 60  # a checkerboard, whose average is flat
+    board = frame.with_planes((fine.astype(np.uint8),))
+    expected = to_rgb8(frame.with_planes((cv2.resize(frame.planes[0], size, interpolation=cv2.INTER_AREA),)))
+    assert np.abs(render(frame, (0, 0, 384, 216), size).astype(int) - expected).max() <= 3
+    if max(384 / size[0], 216 / size[1]) >= 2:
+        assert np.ptp(render(board, (0, 0, 384, 216), size)[2:-2, 2:-2]) <= 40
 
 
 def test_an_unknown_matrix_is_shown_all_the_same() -> None:
@@ -398,6 +426,37 @@ def test_zooming_in_says_what_the_picture_is_though_the_badge_is_out_of_sight() 
     whole, near = (compose(two_versions(), ViewState(zoom=zoom), (640, 480), now_ns=0) for zoom in (1.0, 2.0))
     assert np.ptp(whole) == 0
     assert np.ptp(near[430:]) > 100
+
+
+def width_of_label(picture: Picture, row: int) -> int:
+    """Return how wide what is drawn over an even picture is in a row."""
+    drawn = np.flatnonzero(picture[row, :, 0] != picture[row, 0, 0])
+    return int(np.ptp(drawn)) + 1 if len(drawn) else 0
+
+
+def test_zooming_in_says_it_in_the_words_of_the_badge_unless_that_is_off() -> None:
+    capital_px, row = 8, 480 - 8 - 4
+    said = {
+        True: f"{badge_text(2)}  zoom 2.0",
+        False: "ENHANCED  zoom 2.0",
+    }
+    for badge, words in said.items():
+        around = Around(LiveStatus(badge=badge))
+        near = compose(two_versions(), ViewState(zoom=2.0), (640, 480), now_ns=0, around=around)
+        wide = pill(words, GLASS_BOX, capital_px).size[0]
+        assert width_of_label(near, row) == pytest.approx(wide, abs=6)  # whose corners are round
+
+
+def test_figures_never_cover_what_a_slate_says() -> None:
+    shown, status = shown_slate(0), LiveStatus(frames_in=9, state=SourceState.LOST, runtime="openvino", rung="fast-x2")
+    for size in ((640, 480), (320, 240), (1600, 900)):
+        plain, laid = (
+            compose(shown, ViewState(overlay=overlay), size, now_ns=0, around=Around(status))
+            for overlay in (False, True)
+        )
+        said = slice(round(0.36 * size[1]), None)
+        assert np.array_equal(plain[said], laid[said])
+    assert not np.array_equal(plain, laid)
 
 
 # What the panel says

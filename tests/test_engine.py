@@ -166,6 +166,10 @@ def test_a_manifest_without_a_field_is_refused_by_its_name(folder: Path, key: st
         ({"files": {"../model.safetensors": "0" * 64}}, "plain file names"),
         ({"files": {"model.safetensors": "short"}}, "plain file names"),
         ({"precisions": {"fp32": "other.safetensors"}}, "expected a hash for fp32"),
+        ({"precisions": {"fp32": ["model.safetensors"]}}, "expected a hash for fp32"),
+        ({"depth": 10**20}, "expected depth of 0 to 256"),
+        ({"halo_px": -1}, "expected halo_px of 0 to"),
+        ({"scale": True}, "expected scale to be int"),
     ],
 )
 def test_a_manifest_with_a_wrong_field_is_refused(folder: Path, changes: dict[str, Any], complaint: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from streamsr.capture import feeds
+from streamsr.capture.damage import Damage
 from streamsr.capture.feeds import open_feed
 from streamsr.capture.listening import FeedState
 from streamsr.config import FeedSettings
@@ -110,17 +111,47 @@ def test_a_server_that_falls_silent_is_lost():
     assert "nothing came" in memory.wait_state(FeedState.LOST).text
 
 
+def count_damage(told) -> int:
+    """Return how many pictures count as damaged where what is told happens in its order."""
+    counted = []
+    damage = Damage(lambda: counted.append(1))
+    for what, pts in told:
+        if what == "gap":
+            damage.gap()
+        elif what == "packet":
+            damage.packet(pts)
+        else:
+            damage.picture(pts, is_damaged=what == "damaged")
+    return len(counted)
+
+
+@pytest.mark.parametrize(
+    ("told", "number"),
+    [
+        ([("packet", 1), ("packet", 1), ("damaged", 1)], 1),  # flagged, refused by the decoder, and shown damaged
+        ([("packet", 3), ("sound", 1), ("sound", 2), ("damaged", 3)], 1),  # its picture comes later
+        ([("gap", None), ("packet", 1), ("damaged", 1)], 1),
+        ([("gap", None), ("gap", None), ("gap", None), ("damaged", 4)], 1),
+        ([("gap", None), ("sound", 1), ("damaged", 2)], 2),
+        ([("packet", None), ("damaged", None), ("packet", None), ("damaged", None)], 2),
+        ([("damaged", 1), ("damaged", 2), ("packet", 3)], 3),
+    ],
+)
+def test_one_damaged_picture_counts_once(told, number):
+    assert count_damage(told) == number
+
+
 def test_damage_costs_pictures_and_is_counted():
-    chunks = list(chunks_of())
-    for number in range(10, len(chunks), 10):
+    chunks, places = list(chunks_of()), range(10, len(chunks_of()), 10)
+    for number in places:
         chunks[number] = bytes(
             byte ^ 0x5A if place > 376 and place % 188 > 20 else byte for place, byte in enumerate(chunks[number])
         )
     memory = Memory()
     feed = open_feed((server := Server(tuple(chunks))).url, QUICK)
     with server, running(feed, memory):
-        memory.wait_frames(40)
-    assert feed.num_damaged > 0
+        memory.wait_frames(150)
+    assert 0 < feed.num_damaged <= len(places) * (1 + len(memory.frames) // len(chunks))
     assert feed.num_reconnects == 0
     assert any("damaged" in line for line in memory.told)
     check_order(memory)

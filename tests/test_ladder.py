@@ -132,9 +132,43 @@ def test_another_size_must_be_warmed_before_a_trial() -> None:
     assert ladder.wants_trial(1000.0) != 0
 
 
+def test_a_rung_that_paused_for_another_is_used_again_without_a_trial() -> None:
+    ladder = ladder_at(1)
+    for _ in range(MOST_LATE - 1):
+        ladder.disturbed(1, 1.0, WARMING)
+    assert ladder.rung == 1
+    ladder.disturbed(1, 1.0, WARMING)
+    assert (ladder.rung, ladder.reason) == (2, WARMING)
+    ladder.warmed(0, 2.0, [200.0])
+    ladder.settled(2.0)
+    assert (ladder.rung, ladder.reason) == (1, TOO_SLOW)
+
+
+def test_a_better_rung_that_became_warm_is_not_left_for_the_one_that_paused() -> None:
+    ladder = ladder_at(1)
+    for _ in range(MOST_LATE):
+        ladder.disturbed(1, 1.0, WARMING)
+    ladder.warmed(0, 2.0, [20.0])
+    ladder.settled(2.0)
+    assert (ladder.rung, ladder.reason) == (0, "")
+
+
+def test_another_size_ends_a_pause() -> None:
+    ladder = ladder_at(1)
+    for _ in range(MOST_LATE):
+        ladder.disturbed(1, 1.0, WARMING)
+    ladder.step_to_bicubic(2.0, WARMING)
+    ladder.settled(2.0)
+    assert ladder.rung == 2
+
+
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["made", "late", "failed", "tried", "warmed"]), st.integers(0, 2), st.floats(1, 300)),
+        st.tuples(
+            st.sampled_from(["made", "late", "failed", "tried", "warmed", "disturbed", "settled"]),
+            st.integers(0, 2),
+            st.floats(1, 300),
+        ),
         max_size=120,
     )
 )
@@ -153,5 +187,9 @@ def test_whatever_happens_the_rung_exists_and_a_reason_is_given_below_the_best(
             ladder.tried(place, now_s, cost_ms)
         elif what == "warmed":
             ladder.warmed(place, now_s, [cost_ms])
+        elif what == "disturbed":
+            ladder.disturbed(place, now_s, WARMING)
+        elif what == "settled":
+            ladder.settled(now_s)
         assert 0 <= ladder.rung <= 3
         assert (ladder.reason == "") == (ladder.rung == 0)

@@ -30,6 +30,7 @@ ROOMS = (
     "live",
     "evaluation",
     "job",
+    "results",
     "naming",
     "snapshot",
     "pipeline",
@@ -38,6 +39,7 @@ ROOMS = (
     "sinks",
     "display",
     "sidecar",
+    "dicom",
     "fallback",
     "device_upscaler",
     "device_slot",
@@ -63,6 +65,7 @@ ROOMS = (
     "frame",
     "timing",
     "worker",
+    "space",
     "choices",
     "config",
     "errors",
@@ -87,6 +90,8 @@ TORCH_FREE = (
     "capture",
     "sinks",
     "display",
+    "dicom",
+    "results",
 )
 
 

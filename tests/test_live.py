@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,12 @@ from streamsr.display.shown import Shown
 from streamsr.display.status import LiveStatus, RecordingStatus, SourceState
 from streamsr.errors import InputError
 from streamsr.frame import Frame
+from streamsr.live.director import Director
+from streamsr.live.keeper import RungKeeper
+from streamsr.live.monitor import Monitor
 from streamsr.live.rungs import WARM_CALLS, Enlarger, is_sane
 from streamsr.live.session import LiveSession
+from streamsr.worker import Line
 from tests.live_feeds import PERIOD_S, CollectingView, Doubler, ScriptedFeed, make_frame
 
 MACHINE_STALL_MS = 400.0
@@ -103,6 +109,46 @@ def test_a_slow_generator_costs_detail_and_never_time(sleep_s: float) -> None:
     assert len(view.pictures) > 30
 
 
+def director_of(shown: list[Shown]) -> Director:
+    monitor = Monitor()
+    keeper = RungKeeper([], monitor)
+    return Director(Line(), keeper, Doubler(), scale=2, monitor=monitor, show=shown.append, max_latency_ms=80.0)
+
+
+def test_what_bicubic_and_the_view_need_is_kept_back_by_their_dear_costs() -> None:
+    director = director_of([])
+    before_ms = director._generator_ms
+    for cost_ms in [1.0] * 20 + [30.0]:
+        director._bicubic_costs.add(cost_ms)
+        director.present.add(1.0)
+    assert director._generator_ms == pytest.approx(before_ms - 1.0)  # one stall is no cost
+    director._bicubic_costs.add(20.0)
+    director.present.add(8.0)
+    director.present.add(9.0)
+    assert director._generator_ms == pytest.approx(before_ms - 19.0 - 8.0)
+
+
+def test_a_frame_that_would_be_shown_too_old_gives_way_to_a_newer_one_but_never_two_in_a_row() -> None:
+    shown: list[Shown] = []
+    director = director_of(shown)
+    old_ns = time.monotonic_ns() - 200_000_000
+    old = [replace(frame, arrived_ns=old_ns, captured_ns=old_ns) for frame in frames(4)]
+    director._direct(old[0])  # nothing newer waits
+    director.frames.put(old[3])
+    director._direct(old[1])
+    assert (len(shown), director.num_passed_over) == (1, 1)
+    director._direct(old[2])
+    assert [each.original.sequence for each in shown if each.original] == [0, 2]
+
+
+def test_threads_do_not_wait_long_for_each_other_while_a_session_runs() -> None:
+    before_s = sys.getswitchinterval()
+    during_s: list[float] = []
+    run(session_of([*frames(5)], [], CollectingView(lambda showing, shown: during_s.append(sys.getswitchinterval()))))
+    assert max(during_s) < before_s
+    assert sys.getswitchinterval() == before_s
+
+
 def test_a_slow_engine_leaves_the_picture_to_the_student() -> None:
     slow = Doubler(sleep_s=lambda call: 0.5 if call >= WARM_CALLS else 0.0)
     view = until(lambda shown: shown.rung == "student" and shown.reason == "too slow")
@@ -113,6 +159,28 @@ def test_a_slow_engine_leaves_the_picture_to_the_student() -> None:
     session = run(session_of(endless(), rungs, view, max_latency_ms=300.0))
     assert (view.pictures[-1].rung, view.pictures[-1].reason) == ("student", "too slow")
     assert session.monitor.late > 0
+
+
+def test_lateness_while_another_rung_is_built_does_not_count_against_the_one_in_use() -> None:
+    building = threading.Event()
+
+    def build(depth: int) -> Enlarger:
+        building.set()
+        time.sleep(2.5)
+        building.clear()
+        return Doubler(sleep_s=lambda call: 1.0)
+
+    view = until(lambda shown: shown.rung == "student" and shown.reason == "too slow")
+    rungs: list[tuple[str, Callable[[int], Enlarger]]] = [
+        ("engine", build),
+        ("student", lambda depth: Doubler(sleep_s=lambda call: 0.45 if building.is_set() else 0.0)),
+    ]
+    session = run(session_of(endless(), rungs, view, max_latency_ms=300.0))
+    told = [event.text for event in session.monitor.events]
+    assert session.monitor.late > 0
+    assert "shown by bicubic-x2: warming up" in told
+    assert "shown by bicubic-x2: too slow" not in told
+    assert told.index("shown by student: too slow") > told.index("engine ready: a double")
 
 
 def test_a_generator_that_fails_becomes_bicubic_with_an_alarm_and_recovers() -> None:
@@ -310,7 +378,7 @@ class CountingRecorder:
 
     def __init__(self) -> None:
         self.offered: list[Shown] = []
-        self.active = False
+        self.active = self.hangs = False
 
     def offer(self, shown: Shown) -> None:
         self.offered.append(shown)
@@ -338,6 +406,19 @@ def test_the_recorder_is_offered_every_picture_and_stopped(tmp_path: Path) -> No
     session = run(session_of([*frames(30)], [], view, recorder=recorder, folder=tmp_path))
     assert len([shown for shown in recorder.offered if not shown.is_slate]) == session.summary()["shown"]
     assert not recorder.active
+
+
+def test_a_recording_is_told_to_end_before_anything_else_is_waited_for(tmp_path: Path) -> None:
+    recorder, running = CountingRecorder(), []
+
+    def stop(timeout_s: float) -> bool:
+        running.append(not session.line.stopped)
+        return True
+
+    recorder.stop = stop  # type: ignore[method-assign]
+    session = session_of([*frames(5)], [], CollectingView(), recorder=recorder, folder=tmp_path)
+    run(session)
+    assert running == [True]
 
 
 def test_a_snapshot_is_a_pair_with_a_sidecar(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,13 @@ def test_a_session_ends_by_itself_and_says_how_it_went() -> None:
         ([SOURCE, "--input-opt", "novalue"], 2, "KEY=VALUE"),
         ([SOURCE, "--keep-original"], 2, "--record"),
         ([SOURCE, "--size", "big"], 2, "--size"),
+        ([SOURCE, "--size", "64x64"], 2, "leave one out"),
+        ([SOURCE, "--rate", "50"], 2, "leave one out"),
+        ([SOURCE, "-f", "mjpeg"], 2, "-f"),
+        ([SOURCE, "--view", "none", "--key", "x=bypass"], 2, "--view window"),
+        (["rtsp://127.0.0.1/x", "--size", "64x64"], 2, "--size"),
+        (["-", "-f", "mpegts", "--size", "64x64"], 2, "--size"),
+        (["lavfi:testsrc2", "--rate", "5"], 2, "--rate"),
         ([SOURCE, "--view", "web", "--host", "0.0.0.0"], 2, "TLS"),
     ],
 )
@@ -91,12 +99,135 @@ def test_an_interrupt_ends_it_in_time_with_the_summary(number: signal.Signals) -
     assert json.loads(output)["frames_in"] > 0
 
 
+LOADING = """
+import importlib.abc, os, signal, sys
+
+class Interrupting(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPTED"]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv[0] = "streamsr"
+from streamsr.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "streamsr.cli", "streamsr.live.opening", "streamsr.live.ladder"])
+def test_an_interrupt_while_it_loads_is_one_line(module: str) -> None:
+    """Each module is interrupted as it is looked for."""
+    command = [sys.executable, "-c", LOADING, "live", SOURCE, "--view", "none", "-t", "60"]
+    surroundings = {**os.environ, "INTERRUPTED": module}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=surroundings)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "streamsr: interrupted\n"
+
+
+MAKING_A_CLASS = """
+import os, signal, sys, time
+from streamsr import cli
+
+class Interrupted:
+    def __set_name__(self, owner, name):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+
+def make(**options):
+    return type("Made", (), {"part": Interrupted()})
+
+cli.app = make
+cli.main()
+"""
+
+
+def test_an_interrupt_while_a_class_is_made_is_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MAKING_A_CLASS], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "streamsr: interrupted\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals")
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["text", "json"])
+def test_a_stopped_terminal_holds_up_neither_the_session_nor_its_end(form: list[str]) -> None:
+    import pty
+    import termios
+
+    keyboard, terminal = pty.openpty()
+    termios.tcflow(terminal, termios.TCOOFF)  # as Ctrl-S
+    command = [sys.executable, "-m", "streamsr", "live", SOURCE, "--view", "none", "-m", "tiny-x2", "-t", "3", *form]
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal) as running:
+        try:
+            assert running.wait(60) == 0
+        finally:
+            running.kill()
+    os.close(keyboard)
+    os.close(terminal)
+
+
 def test_a_recording_is_written_with_the_original_beside_it(tmp_path: Path) -> None:
     folder = tmp_path / "taken"
     done = live(SOURCE, "--view", "none", "-m", "tiny-x2", "-t", "8", "--record", str(folder), "--keep-original")
     assert done.returncode == 0, done.stderr
     names = sorted(path.name.split("-")[0] for path in folder.iterdir())
     assert {"enlarged", "original", "recording"} <= set(names), names
+    told = json.loads(next(folder.glob("recording-*.json")).read_text())
+    assert told["rungs"]
+    assert told["session"]["frames_in"] > 0
+    assert not {"rungs", "bypass_intervals", "signal_gaps"} & set(told["session"])  # in another clock's seconds
+
+
+def not_a_folder(folder: Path) -> tuple[str, ...]:
+    (folder / "taken").write_text("a file")
+    return ("--record", str(folder / "taken"))
+
+
+def below_a_file(folder: Path) -> tuple[str, ...]:
+    (folder / "file").write_text("a file")
+    return ("--record", str(folder / "file" / "taken"))
+
+
+def takes_no_files(folder: Path) -> tuple[str, ...]:
+    return ("--record", "/proc/self")
+
+
+def too_full(folder: Path) -> tuple[str, ...]:
+    return ("--record", str(folder), "--reserve", "1e12")
+
+
+@pytest.mark.parametrize("prepare", [not_a_folder, below_a_file, takes_no_files, too_full])
+def test_a_folder_that_cannot_be_recorded_to_is_refused_before_anything_begins(
+    prepare: Callable[[Path], tuple[str, ...]], tmp_path: Path
+) -> None:
+    done = live(SOURCE, "--view", "none", "-m", "tiny-x2", "-t", "600", *prepare(tmp_path))
+    assert done.returncode == 5, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_recording_and_original_together_leave_the_reserve_alone(tmp_path: Path) -> None:
+    disk, reserve = tmp_path / "disk", 2 << 20
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        source = "testsrc:endoscopy:size=640x480,rate=25"
+        options = ("-m", "bicubic-x2", "--record", str(disk), "--keep-original", "--reserve", "2", "--crf", "1")
+        command = [sys.executable, "-m", "streamsr", "live", source, "--view", "none", "-t", "12", *options]
+        lowest = reserve << 10
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+            while running.poll() is None:
+                lowest = min(lowest, shutil.disk_usage(disk).free)
+                time.sleep(0.005)
+            assert running.stdout is not None
+            said = running.stdout.read()
+        assert "no longer kept" in said
+        assert "recording stopped" in said
+        assert reserve <= lowest < 24 << 20
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_no_screen_is_said_in_one_line() -> None:

@@ -390,6 +390,54 @@ def test_stopping_drops_what_a_slow_encoder_has_no_time_for(tmp_path: Path, monk
     assert sidecar_of(recorder)["frames"] == {"written": len(kept), "dropped": dropped}
 
 
+def test_stopping_lets_go_of_what_an_encoder_holds_when_there_is_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_recording, "DRAIN_S", 0.0)
+    monkeypatch.setattr(LiveEncoder, "drain", lambda encoder: pytest.fail("it may take for ever"))
+    with LiveRecorder(SMALL) as recorder:
+        recorder.start(tmp_path)
+        Director(recorder).show(10)
+        wait_for(lambda: not recorder._waiting)
+    kept, told = numbers(recorder.files[0]), sidecar_of(recorder)
+    assert kept == list(range(9))  # x264 holds one picture
+    assert told["frames"] == {"written": 9, "dropped": 1}
+    assert told["files"][0]["sha256"]
+
+
+def test_time_that_stopping_may_take_runs_from_the_first_asking(gate: threading.Event, tmp_path: Path) -> None:
+    with LiveRecorder(SMALL) as recorder:
+        recorder.start(tmp_path)
+        recorder.offer(make_shown(0, time.monotonic_ns()))
+        wait_for(lambda: not recorder._waiting)
+        recorder.stop(0.0)
+        asked_s = recorder._stopped_s
+        threading.Timer(0.2, gate.set).start()
+    assert recorder._stopped_s == asked_s
+    assert not recorder.hangs
+
+
+HANGING = """
+import sys, time
+import cv2
+from streamsr.config import FeedSettings, GeneratorSettings, LiveSettings, RecordSettings
+from streamsr.live_commands import run_live
+from streamsr.sinks.live_encoder import LiveEncoder
+
+LiveEncoder.encode = lambda *given: time.sleep(10_000)
+record = RecordSettings(folder=__import__("pathlib").Path(sys.argv[1]), from_start=True, reserve_bytes=0)
+settings = LiveSettings(generator=GeneratorSettings("bicubic-x2"), view="none", record=record, seconds=2.0)
+sys.exit(run_live("testsrc:endoscopy:size=128x96,rate=25", settings, as_json=True, quiet=True))
+"""
+
+
+def test_a_program_ends_though_its_encoder_hangs_for_ever(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HANGING, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["frames_in"] > 0
+
+
 def nothing(recorder: LiveRecorder, folder: Path) -> None:
     pass
 

@@ -277,6 +277,39 @@ def test_a_frozen_page_says_so_with_its_age_and_goes_on_with_the_newest(
     assert not page.is_visible("#frozen")
 
 
+def test_a_slate_cannot_be_frozen(served: Running, open_page: Callable[..., Any]) -> None:
+    page = open_page(served.view.url)
+    served.showing.is_lost = True
+    until(page, "document.querySelector('#canvas').dataset.rung === '255'")
+    page.keyboard.press("Space")
+    page.wait_for_selector("#toast:has-text('no picture to freeze')")
+    assert not page.is_visible("#frozen")
+
+
+def test_a_zoomed_page_goes_on_saying_that_the_picture_is_enhanced(
+    served: Running, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(served.view.url)
+    assert not page.is_visible("#label-picture")
+    page.keyboard.press("+")
+    page.wait_for_selector("#label-picture:has-text('AI-ENHANCED, research use')", state="visible")
+    page.keyboard.press("0")
+    page.wait_for_selector("#label-picture", state="hidden")
+
+
+def test_a_page_that_waits_for_its_first_picture_does_not_say_live(
+    served: Running, open_page: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served.view._audience, "publish", lambda coded: None)
+    page = open_page(served.view.url, ready=False)
+    until(page, "document.querySelector('#brief-p50').textContent !== '–'")  # the session's state has come
+    assert page.inner_text("#state") == "WAITING"
+    assert "WAITING FOR A PICTURE" in page.inner_text("#veil")
+    monkeypatch.undo()
+    page.wait_for_selector("#veil", state="hidden")
+    page.wait_for_selector("#state:has-text('LIVE')")
+
+
 def test_a_lost_server_covers_the_picture_at_once_and_says_how_old_it_was(open_page: Callable[..., Any]) -> None:
     with running(FakeShowing(rate=12, source=SOURCE)) as served:
         page = open_page(served.view.url)

@@ -18,12 +18,15 @@ import numpy as np
 import pytest
 
 from streamsr.capture.testsrc import read_frame_code
+from streamsr.display.commands import Command
+from streamsr.display.keys import DEFAULT_KEYS
 from streamsr.display.viewport import Picture
 from streamsr.errors import InputError, UsageError
 from streamsr.sinks import screen
 from streamsr.sinks.null_view import NullView
 from streamsr.sinks.screen import ScreenProbe
-from tests.live_doubles import FakeShowing, shown_slate
+from streamsr.sinks.window import _Watch
+from tests.live_doubles import FakeShowing, shown_endoscopy, shown_slate
 
 SCREEN = (1280, 1024)
 PATIENCE_S = 30.0
@@ -242,6 +245,23 @@ def test_the_null_view_presents_every_picture_and_ends_with_the_session() -> Non
     NullView().run(showing)
     assert showing.told == [0, 1, 2]
     assert NullView.wants_main_thread is False
+
+
+def test_a_slate_cannot_be_frozen_and_a_picture_that_was_stays_marked() -> None:
+    showing = FakeShowing()
+    watch = _Watch(None, showing, DEFAULT_KEYS)  # type: ignore[arg-type]
+    watch.obey(Command.FREEZE)
+    assert not watch.state.frozen
+    watch.shown = shown_slate(0)
+    watch.obey(Command.FREEZE)
+    assert (watch.state.frozen, watch.held) == (False, None)
+    picture = shown_endoscopy(1)[0]
+    watch.shown = picture
+    watch.obey(Command.FREEZE)
+    watch.shown = shown_slate(1)
+    assert (watch.state.frozen, watch.held) == (True, picture)
+    watch.obey(Command.FREEZE)
+    assert (watch.state.frozen, watch.held) == (False, None)
 
 
 @pytest.mark.parametrize("module", ["streamsr.live.opening", "streamsr.api", "streamsr.sinks.recording"])

@@ -16,6 +16,7 @@ from streamsr.capture.testsrc import EndoscopySource, TestSettings
 from streamsr.config import WebSettings
 from streamsr.display.commands import Command
 from streamsr.display.shown import Shown
+from streamsr.display.slate import no_signal_lines, slate
 from streamsr.display.status import LiveStatus, RecordingStatus, SourceState
 from streamsr.frame import Frame
 from streamsr.sinks.web import WebView
@@ -75,6 +76,7 @@ class FakeShowing:
         self.state = SourceState.LIVE
         self.status_changes: dict[str, object] = {}
         self.alarm = ""
+        self.is_lost = False
         self._due = monotonic()
         self._bases = [camera_frame(number, source) for number in range(source.frames)]
         self._large = [enlarge(frame, ENHANCED_LUMA) for frame in self._bases]
@@ -103,6 +105,8 @@ class FakeShowing:
         place, now = number % len(self._bases), monotonic_ns()
         base = self._numbered(self._bases[place], number, 1, now)
         large = self._numbered((self._plain if bypassed else self._large)[place], number, SCALE, now)
+        if self.is_lost:
+            return Shown(number, slate(large, no_signal_lines(1.0)), None, "slate", "no signal", "no signal")
         rung = "bicubic-x2" if bypassed else "fast-x2"
         stages = {"decode": 1.5, "generate": 9.0, "stitch": 0.5}
         return Shown(number, large, base, rung, "bypass" if bypassed else "", self.alarm, stages)

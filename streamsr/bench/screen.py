@@ -18,7 +18,7 @@ from streamsr.bench.grabbing import Place
 from streamsr.bench.observing import MOST_LOOKS
 from streamsr.bench.sightings import Stamp
 from streamsr.capture.framecode import SMALLEST_PX
-from streamsr.display.compose import panes
+from streamsr.display.panes import panes
 from streamsr.display.shown import Shown
 from streamsr.display.viewstate import ViewState
 from streamsr.errors import InputError, UsageError

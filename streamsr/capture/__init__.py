@@ -27,7 +27,8 @@ def open_source(
     """Open a source by its name.
 
     Args:
-        name: a path, or ``testsrc:endoscopy[:key=value,...]`` for the rendered test picture (see
+        name: a path of a video file or of a DICOM object with video, or ``testsrc:endoscopy[:key=value,...]`` for the
+            rendered test picture (see
             `streamsr.capture.testsrc.open_test_source` for its keys).
         rate: frames a second of a file without times; others ignore it.
         resize: ``parts`` or ``fit``, for a change of size in mid-file.
@@ -62,6 +63,11 @@ def _open_file(
     name: str | Path, *, rate: Fraction | float | None, resize: str, deinterlace: str, threads: int
 ) -> FileSource:
     from streamsr.capture.files import FileSource
+    from streamsr.dicom import is_dicom
 
     exact = None if rate is None else Fraction(rate).limit_denominator(1001)
+    if is_dicom(Path(name)):
+        from streamsr.capture.dicom_files import DicomSource
+
+        return DicomSource(name, rate=exact, resize=resize, deinterlace=deinterlace, threads=threads)
     return FileSource(name, rate=exact, resize=resize, deinterlace=deinterlace, threads=threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
@@ -107,12 +108,10 @@ def find_address(name: str, settings: FeedSettings) -> Address:
         raise UsageError("expected a source, got an empty name; give /dev/video0, a URL, - or testsrc:endoscopy")
     _check(settings)
     if name.startswith(RENDERED):
-        from streamsr.capture.testsrc import read_test_name
-
-        read_test_name(name.removeprefix(RENDERED))
-        return _address(settings, kind="rendered", target=name.removeprefix(RENDERED), shown=name, paced=True)
+        return _rendered(name, settings)
     if name.startswith(FILTERED):
         graph = name.removeprefix(FILTERED)
+        _refuse(name, "the graph says", {"--size": settings.size, "--rate": settings.rate, "-f": settings.input_format})
         return _address(settings, kind="filter", target=graph, shown=name, demuxer="lavfi", paced=True)
     if name in STANDARD_INPUT:
         return _piped(settings)
@@ -143,6 +142,41 @@ def _address(settings: FeedSettings, **values: Any) -> Address:
     return Address(**{**common, **values}, options=tuple(options.items()))
 
 
+def _refuse(name: str, why: str, given: Mapping[str, object]) -> None:
+    """Refuse options that would change nothing.
+
+    Raises:
+        UsageError: one was given.
+    """
+    for option, value in given.items():
+        if value is not None:
+            raise UsageError(f"{name}: {why} what {option} would; leave {option} out")
+
+
+def _rendered(name: str, settings: FeedSettings) -> Address:
+    """Return the address of the rendered endoscopy, at the size and rate that are asked for."""
+    from streamsr.capture.testsrc import read_test_name
+
+    target = name.removeprefix(RENDERED)
+    read_test_name(target)
+    _refuse(name, "it is rendered, and has no form that says", {"-f": settings.input_format})
+    kind, _, listed = target.partition(":")
+    options = [option for option in listed.split(",") if option]
+    asked = {
+        "size": None if settings.size is None else "{}x{}".format(*settings.size),
+        "rate": None if settings.rate is None else str(settings.rate),
+    }
+    for key, value in asked.items():
+        stated = next((option for option in options if option.startswith(f"{key}=")), None)
+        if value is not None and stated not in (None, f"{key}={value}"):
+            raise UsageError(f"{name}: expected one {key}, got {stated} and --{key} {value}; leave one out")
+        if value is not None and stated is None:
+            options.append(f"{key}={value}")
+    target = ":".join(filter(None, (kind, ",".join(options))))
+    read_test_name(target)
+    return _address(settings, kind="rendered", target=target, shown=RENDERED + target, paced=True)
+
+
 def _piped(settings: FeedSettings) -> Address:
     demuxer, options = settings.input_format, dict(PROBE)
     if is_pixel_format(demuxer) or demuxer == "rawvideo":
@@ -155,7 +189,9 @@ def _piped(settings: FeedSettings) -> Address:
         options = {"video_size": "{}x{}".format(*settings.size), "framerate": str(settings.rate)}
         options |= {} if demuxer == "rawvideo" else {"pixel_format": str(demuxer)}
         demuxer = "rawvideo"
-    elif settings.rate is not None and demuxer in ("mjpeg", "h264", "hevc"):
+    else:
+        _refuse("standard input", "all but raw pictures say", {"--size": settings.size})
+    if settings.rate is not None and demuxer in ("mjpeg", "h264", "hevc"):
         options["framerate"] = str(settings.rate)
     return _address(
         settings,
@@ -170,6 +206,7 @@ def _piped(settings: FeedSettings) -> Address:
 
 def _remote(name: str, settings: FeedSettings) -> Address:
     refuse_url(name)
+    _refuse(redact(name), "the source itself says", {"--size": settings.size})
     patient = is_playlist(name)
     timeouts = {}
     if patient:
@@ -210,6 +247,7 @@ def _local(name: str, settings: FeedSettings) -> Address:
     kind: Kind = "fifo" if stat.S_ISFIFO(mode) else "file"
     if kind == "file" and not settings.pace:
         raise UsageError(f"{name}: expected a live source, found a file; add --pace to play it at its own pace")
+    _refuse(path.name, "the file itself says", {"--size": settings.size})
     demuxer, paced = _demuxer(settings.input_format), kind == "file" or settings.pace
     options = PROBE if kind == "fifo" else {}
     # The folder may name a person.

@@ -10,6 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
+from av.container import InputContainer
+
 from streamsr.capture.base import SourceInfo, SourceReport, TrackPacket
 from streamsr.capture.decode import Decoder, read_packets
 from streamsr.capture.opening import (
@@ -69,7 +71,7 @@ class FileSource:
         self._path = Path(path)
         self._noted: set[str] = set()
         self._items: Generator[Frame | TrackPacket, None, None] | None = None
-        self._container = open_container(self._path)
+        self._container = self._open_container()
         try:
             self._open(rate, resize == "fit", deinterlace, threads)
         except BaseException:
@@ -104,12 +106,19 @@ class FileSource:
             self._items.close()
         self._container.close()
 
+    def _open_container(self) -> InputContainer:
+        return open_container(self._path)
+
+    def _num_bytes(self) -> int:
+        return self._path.stat().st_size
+
     def _open(self, rate: Fraction | None, fits: bool, deinterlace: str, threads: int) -> None:
         self._video, notices = choose_video(self._container, self._path)
         self._tracks, left_out = list_tracks(self._container)
         for notice in notices + left_out:
             self._note(notice)
         sampling = self._sample(rate, fits, deinterlace)
+        self._time_base = sampling.time_base
         self._decoder = Decoder(self._video, self.report, threads=threads)
         self._splicer = Splicer()
         self._frames = FrameMaker(sampling, self._note)
@@ -200,19 +209,19 @@ class FileSource:
     def _stated_frames(self) -> int | None:
         tags = self._video.metadata
         tagged = next((tags[key] for key in ("NUMBER_OF_FRAMES", "NUMBER_OF_FRAMES-eng") if key in tags), "")
-        return self._video.frames or (int(tagged) if tagged.isdigit() else None) or None
+        return self._video.frames or (int(tagged) if tagged.isdecimal() else None) or None
 
     def _conclude(self) -> None:
         """Say whether the file ended before it should have: fewer packets than stated, and an early end."""
         stated, stated_end_s = self._stated_frames(), self._stated_end_s()
         if "mpegts" in self._container.format.name and len(self._splicer.offsets_s) == 1:
-            self.report.gaps.extend(find_holes(self._shown, self._info.time_base))
+            self.report.gaps.extend(find_holes(self._shown, self._time_base))
         if self._decoder.num_hidden:
             self._note(f"{self._decoder.num_hidden} pictures are hidden by the file's edit list: not shown")
         all_there = stated is not None and self._decoder.num_packets >= stated
         grace_s = 0.5 / float(self._frames.rate) if stated else SHORTEST_LOSS_S
         ends_early = stated_end_s is not None and not all_there and self._end_s() < stated_end_s - grace_s
-        if ends_early or index_exceeds(self._video, self._path):
+        if ends_early or index_exceeds(self._video, self._num_bytes()):
             self.report.truncated = True
         if self.report.truncated:
             given = self._frames.num_frames

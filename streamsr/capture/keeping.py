@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import shutil
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,12 +17,13 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 
 from streamsr.capture.segments import PacketSegment, PictureSegment
+from streamsr.space import room_bytes
 
 MOST_WAITING_BYTES = 64 << 20
 """What may wait for a slow disk: 20 s at 25 Mb/s, or 20 raw pictures of 1080p. Beyond it packets are lost, and said."""
 
-LOOK_EVERY_S = 0.5
-"""How often free space is looked at."""
+NUM_WRITERS = 2
+"""Of the folder: this one, and what records the enlarged video."""
 
 DRAIN_S = 0.5
 
@@ -48,7 +47,8 @@ class OriginalKeeper:
 
     Args:
         tell: takes (kind, text), in the keeper's thread.
-        reserve_bytes: disk space that is left free; keeping ends before it is touched.
+        reserve_bytes: disk space that is left free, and room for the recording beside it to end in; keeping ends before
+            either is touched. 0 fills the disk.
         preroll_s: what is kept from before the moment of asking.
     """
 
@@ -59,7 +59,6 @@ class OriginalKeeper:
         self._rate = Fraction(25)
         self._segment: PacketSegment | PictureSegment | None = None
         self._recent: deque[_Item] = deque()
-        self._looked_s = 0.0
         self._tasks: deque[tuple[Callable[[], None], int]] = deque()
         self._waiting_bytes = 0
         self._overran = self._closing = False
@@ -170,7 +169,7 @@ class OriginalKeeper:
         if self._folder is None:
             self._remember(item)
             return
-        if self._is_short_of_space(self._folder):
+        if self._is_short_of_space(self._folder, item.num_bytes):
             self._stop(f"less than {self._reserve_bytes >> 20} MiB would stay free in {self._folder}")
             return
         if self._segment is None:
@@ -199,12 +198,11 @@ class OriginalKeeper:
         if sum(kept.num_bytes for kept in recent) > MOST_WAITING_BYTES:
             recent.clear()
 
-    def _is_short_of_space(self, folder: Path) -> bool:
-        now_s = time.monotonic()
-        if now_s - self._looked_s < LOOK_EVERY_S:
+    def _is_short_of_space(self, folder: Path, num_bytes: int) -> bool:
+        """Return whether a packet would touch the reserve; asked for each, as the recorder beside it does."""
+        if not self._reserve_bytes:
             return False
-        self._looked_s = now_s
-        return shutil.disk_usage(folder).free < self._reserve_bytes
+        return room_bytes(folder, self._reserve_bytes, num_writers=NUM_WRITERS) < num_bytes
 
     def _end_stretch(self) -> None:
         self._recent.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import replace
+from pathlib import Path
 
 import av
 from av.container import InputContainer
@@ -12,6 +13,8 @@ from streamsr.capture.addresses import Address
 from streamsr.capture.devices import describe_modes
 from streamsr.capture.opening import TEXT_DEMUXERS
 from streamsr.capture.unparsed import FORMATS, OPTION
+from streamsr.dicom import is_dicom
+from streamsr.errors import InputError, UsageError
 
 MOST_DOUBTS = 3
 """Openings in a row that found no video before a network source is said to have none."""
@@ -40,6 +43,9 @@ def open_live(address: Address) -> tuple[InputContainer, Address]:
     Raises:
         SourceLost: it cannot be opened.
     """
+    path = Path(address.target.removeprefix("file:"))
+    if address.kind == "file" and is_dicom(path):
+        return _open_object(path, address)
     container = _open(address)
     if container.format.name in TEXT_DEMUXERS:
         raise SourceLost(f"{address.shown}: expected a video, found text; check the name", proof=1)
@@ -48,6 +54,19 @@ def open_live(address: Address) -> tuple[InputContainer, Address]:
         address = replace(address, whole=True)
         container = _open(address)
     return container, address
+
+
+def _open_object(path: Path, address: Address) -> tuple[InputContainer, Address]:
+    """Open a DICOM object's bitstream, at the object's rate where it has none and none was given."""
+    from streamsr.dicom.objects import read_object
+
+    try:
+        found = read_object(path)
+        container, _ = found.open_bitstream()  # the container keeps the file, which closes with the last of both
+    except (InputError, UsageError) as cause:
+        raise SourceLost(str(cause).replace(str(path), address.shown), proof=1) from cause
+    rate = found.rate
+    return container, address if address.rate or rate is None else replace(address, rate=str(rate))
 
 
 def _open(address: Address) -> InputContainer:

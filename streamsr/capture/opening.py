@@ -117,10 +117,14 @@ def list_attachments(container: InputContainer) -> tuple[Attachment, ...]:
     )
 
 
-def index_exceeds(track: VideoStream, path: Path) -> bool:
-    """Return whether the file's index names pictures behind its end, which only a cut file has."""
+def index_exceeds(track: VideoStream, size: int) -> bool:
+    """Return whether a file's index names pictures behind its end, which only a cut file has.
+
+    Args:
+        track: open.
+        size: of the file, in bytes.
+    """
     entries = track.index_entries
-    size = path.stat().st_size
     # Pictures lie in decoding order but for a little interleaving, so the last entries tell.
     return any(
         entries[place].pos + entries[place].size > size for place in range(max(0, len(entries) - 64), len(entries))

@@ -34,7 +34,8 @@ class Sampling:
         codec: FFmpeg codec name.
         time_base: of the frames.
         rate: frames a second, nominal.
-        timed: whether the pictures' own times count; else they are numbered, one unit of ``time_base`` each.
+        timed: whether the pictures' own times count; else they are those of ``pts``, or numbered, at ``rate``.
+        pts: when each picture is shown, where something other than the bitstream says so; it may end early.
         sample_aspect: width of a pixel over its height, as coded.
         fits: scale pictures of another size to the first one's.
         deinterlace: ``auto``, ``on`` or ``off``.
@@ -44,6 +45,7 @@ class Sampling:
     time_base: Fraction
     rate: Fraction
     timed: bool = True
+    pts: tuple[int, ...] = ()
     sample_aspect: Fraction = Fraction(1)
     fits: bool = False
     deinterlace: str = "auto"
@@ -71,7 +73,9 @@ class FrameMaker:
 
     def __init__(self, sampling: Sampling, note: Callable[[str], None]) -> None:
         self._sampling, self._note = sampling, note
-        self._times = RisingTimes(round(1 / (sampling.rate * sampling.time_base)))
+        self._frame_ticks = max(1, round(1 / (sampling.rate * sampling.time_base)))
+        self._times = RisingTimes(self._frame_ticks)
+        self._given = iter(sampling.pts)
         self._deinterlacer: Deinterlacer[_Moment] = Deinterlacer(everything=sampling.deinterlace == "on")
         self._interlaced = sampling.deinterlace == "on"
         self._colours: dict[tuple[Tags, PlaneLayout, int, str], Colour] = {}
@@ -108,7 +112,7 @@ class FrameMaker:
 
     def _time(self, picture: VideoFrame) -> tuple[int, int]:
         if not self._sampling.timed:
-            return self._times.next(None), 1
+            return self._times.next(next(self._given, None)), self._frame_ticks
         stated = picture_pts(picture)
         pts = self._times.next(stated)
         place_s = float(pts * self._sampling.time_base)

@@ -13,6 +13,7 @@ from av.video.frame import VideoFrame
 
 from streamsr.capture.addresses import Address, exact_rate
 from streamsr.capture.base import SourceInfo
+from streamsr.capture.damage import Damage
 from streamsr.capture.decode import picture_pts
 from streamsr.capture.delivery import Arrivals, Delivery
 from streamsr.capture.keeping import OriginalKeeper
@@ -79,6 +80,7 @@ class Reception:
     def _begin(self) -> None:
         """Choose the tracks, and make what turns their packets into frames."""
         address, container = self.address, self._container
+        self._damage = Damage(self._delivery.damage)
         self._video, notices = choose_video(container, address.shown)
         tracks, left_out = list_tracks(container)
         self._tracks = [self._video, *(track.template for track in tracks if track.kind == "audio")]
@@ -156,7 +158,7 @@ class Reception:
                 num_errors += 1
                 if num_errors > MOST_ERRORS or not isinstance(cause, av.error.InvalidDataError):
                     raise SourceLost(f"{self.address.shown}: {reason_of(cause, self.address)}") from cause
-                self._delivery.damage()
+                self._damage.gap()
 
     def _take(self, packet: Any, arrived_ns: int) -> None:
         self._delivery.alive()
@@ -164,7 +166,7 @@ class Reception:
             self._take_sound(packet, arrived_ns)
             return
         if packet.is_corrupt:
-            self._delivery.damage()
+            self._damage.packet(packet.pts)
         pictures = self._decode(packet)
         differing = [picture for picture in pictures if self._differs(picture)]
         if differing:
@@ -197,7 +199,7 @@ class Reception:
             return list(self._context.decode(packet))
         except av.error.FFmpegError:
             if packet is not None:
-                self._delivery.damage()
+                self._damage.packet(packet.pts)
             return []
 
     def _differs(self, picture: VideoFrame) -> bool:
@@ -212,8 +214,7 @@ class Reception:
         return not -JUMP_BACK_S < pts * self._sampling.time_base - self._last_s < JUMP_AHEAD_S
 
     def _show(self, picture: VideoFrame, arrived_ns: int) -> None:
-        if picture.is_corrupt:
-            self._delivery.damage()
+        self._damage.picture(picture.pts, is_damaged=picture.is_corrupt)
         self._watch_time(picture)
         self._arrivals.add(arrived_ns)
         try:

@@ -19,8 +19,12 @@ from streamsr.capture.planes import is_rgb
 CLUSTER_MS = 500
 """What Matroska gathers before it writes: what a kill costs at most."""
 
+CLUSTER_BYTES = 2 << 20
+"""And at most so much, but for a single picture that is larger: `space.TAIL_BYTES` leaves room for it."""
+
 OPTIONS = {
     "cluster_time_limit": str(CLUSTER_MS),
+    "cluster_size_limit": str(CLUSTER_BYTES),
     "flush_packets": "1",
     # A track that falls silent must not hold the others back; the default is 10 s. In microseconds.
     "max_interleave_delta": str(CLUSTER_MS * 1000),

@@ -3,81 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import lru_cache
 from math import ceil, floor
 
-import cv2
 import numpy as np
 
-from streamsr.display.lettering import draw_line
-from streamsr.display.overlay import ALARM_BOX, GLASS_BOX
-from streamsr.display.paint import Box, Cover, box_letters, lay_over_rgb
-from streamsr.display.panel import Rows, clock, draw_panel, status_rows
+from streamsr.display.decoration import Around, Decoration
+from streamsr.display.panes import Pane, line_px, panes
 from streamsr.display.shown import Shown
-from streamsr.display.slate import spoken_age
-from streamsr.display.status import LiveStatus
 from streamsr.display.viewport import Picture, render
-from streamsr.display.viewstate import Arrangement, Point, ViewState
+from streamsr.display.viewstate import Arrangement, ViewState
 from streamsr.frame import Frame
-
-AMBER = (242, 174, 26)
-FROZEN_BOX = Box(ink=(0.05, 0.05, 0.05), paper=(0.95, 0.68, 0.10), opacity=0.96)
-PANEL_CAPITAL_SHARE, SMALLEST_PANEL_CAPITAL_PX = 0.016, 8
-GAP_PX = 4
-"""Between the two pictures side by side."""
 
 MARGIN_PX = 2
 """Pixels of context that cubic interpolation reads round the part that is shown."""
-
-
-@dataclass(frozen=True)
-class Pane:
-    """Where the whole of what is visible of a picture goes in a window, in pixels."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-
-    def point(self, x: int, y: int) -> Point:
-        """Return a place in the window as parts of the pane, within it."""
-        return (
-            min(max((x - self.left) / self.width, 0.0), 1.0),
-            min(max((y - self.top) / self.height, 0.0), 1.0),
-        )
-
-
-@dataclass(frozen=True)
-class Around:
-    """What is laid over besides the picture's own labels.
-
-    Attributes:
-        status: of the session; its alarm shows on a frozen picture, its recording always.
-        notice: what just happened, in one line.
-        keys: (keys, meaning) for help.
-        silent_s: seconds for which the session gave no picture, where that is too long; else 0.
-    """
-
-    status: LiveStatus = field(default_factory=LiveStatus)
-    notice: str = ""
-    keys: Rows = ()
-    silent_s: float = 0.0
-
-
-def panes(shown: Shown, state: ViewState, size: tuple[int, int]) -> tuple[Pane, ...]:
-    """Return where the picture is in a window of (width, height) pixels: one pane, or two side by side."""
-    picture = shown.picture
-    aspect = float(picture.width * picture.sample_aspect / picture.height)
-    if arrangement_of(shown, state) is not Arrangement.SIDE_BY_SIDE:
-        return (_fit(aspect, 0, *size),)
-    half = max((size[0] - GAP_PX) // 2, 1)
-    return (_fit(aspect, 0, half, size[1]), _fit(aspect, size[0] - half, half, size[1]))
-
-
-def arrangement_of(shown: Shown, state: ViewState) -> Arrangement:
-    """Return how a picture is arranged: a slate has no original and stands alone."""
-    return Arrangement.ENLARGED if shown.is_slate else state.arrangement
 
 
 def compose(
@@ -95,24 +33,30 @@ def compose(
     Returns:
         (height, width, 3) uint8 RGB, fresh; black where the picture does not reach.
     """
-    canvas: Picture = np.zeros((size[1], size[0], 3), np.uint8)
+    canvas: Picture = np.empty((size[1], size[0], 3), np.uint8)
     places = panes(shown, state, size)
+    if sum(pane.width * pane.height for pane in places) < size[0] * size[1]:
+        canvas[...] = 0
     for frame, pane, visible in _parts(shown, state, places):
         there = canvas[pane.top : pane.top + pane.height, pane.left : pane.left + pane.width]
-        there[...] = render_part(frame, visible, (pane.width, pane.height))
-    _Decoration(canvas, shown, state, places).draw(now_ns, around or Around())
+        render_part(frame, visible, there)
+    Decoration(canvas, shown, state, places).draw(now_ns, around or Around())
     return canvas
 
 
-def render_part(frame: Frame, visible: tuple[float, float, float, float], size: tuple[int, int]) -> Picture:
-    """Return a part of a frame, given as (left, top, right, bottom) parts of it, at (width, height) pixels.
+def render_part(frame: Frame, visible: tuple[float, float, float, float], there: Picture) -> None:
+    """Draw a part of a frame, given as (left, top, right, bottom) parts of it, so that it fills a place in a canvas.
 
     What is shown begins and ends between samples: the whole samples round it are resampled, and cut to a pixel.
     """
+    size = (there.shape[1], there.shape[0])
     spans = (_span(visible[0], visible[2], frame.width, size[0]), _span(visible[1], visible[3], frame.height, size[1]))
     (left, right, wide, x), (top, bottom, tall, y) = spans
-    picture = render(frame, (left, top, right, bottom), (wide, tall))
-    return picture[y : y + size[1], x : x + size[0]]
+    window = (left, top, right, bottom)
+    if (wide, tall) == size and there.flags.c_contiguous:
+        render(frame, window, size, there)
+        return
+    there[...] = render(frame, window, (wide, tall))[y : y + size[1], x : x + size[0]]
 
 
 def _span(start: float, stop: float, length: int, wanted: int) -> tuple[int, int, int, int]:
@@ -125,13 +69,6 @@ def _span(start: float, stop: float, length: int, wanted: int) -> tuple[int, int
     pixels_a_sample = wanted / (end - begin)
     made = max(round((last - first) * pixels_a_sample), wanted)
     return first, last, made, min(max(round((begin - first) * pixels_a_sample), 0), made - wanted)
-
-
-def _fit(aspect: float, left: int, width: int, height: int) -> Pane:
-    """Return the largest pane of an aspect in the middle of a part of the window."""
-    wide = max(min(width, round(height * aspect)), 1)
-    tall = max(min(height, round(wide / aspect)), 1)
-    return Pane(left + (width - wide) // 2, (height - tall) // 2, wide, tall)
 
 
 def _parts(
@@ -164,108 +101,3 @@ def _split(
     if wide < pane.width:
         rest = Pane(pane.left + wide, pane.top, pane.width - wide, pane.height)
         yield enlarged, rest, (middle, top, right, bottom)
-
-
-def line_px(pane: Pane, state: ViewState) -> int:
-    """Return how many pixels of a pane are left of the split line."""
-    return round(state.line * pane.width)
-
-
-class _Decoration:
-    """Draws what is laid over a composed picture, in place."""
-
-    def __init__(self, canvas: Picture, shown: Shown, state: ViewState, places: tuple[Pane, ...]) -> None:
-        self.canvas, self.shown, self.state, self.places = canvas, shown, state, places
-        self.height, self.width = canvas.shape[:2]
-        self.capital_px = max(round(PANEL_CAPITAL_SHARE * min(self.width, self.height)), SMALLEST_PANEL_CAPITAL_PX)
-        self.margin = self.capital_px
-
-    def draw(self, now_ns: int, around: Around) -> None:
-        """Draw all that the state and the session ask for."""
-        self._draw_labels()
-        top = self.margin
-        if self.state.frozen:
-            top = self._draw_frozen(now_ns, top)
-        alarm = around.status.alarm if self.state.frozen else self.shown.alarm
-        if alarm and self._badge_may_be_hidden:
-            top = self._put(alarm, ALARM_BOX, self.width / 2, top, across=0.5)
-        if around.silent_s:
-            said = f"NO NEW PICTURE FOR {spoken_age(around.silent_s)}"
-            self._put(said, ALARM_BOX, self.width / 2, top, across=0.5)
-        if around.status.recording.active:
-            line = f"REC {clock(around.status.recording.seconds)}"
-            self._put(line, ALARM_BOX, self.width - self.margin, self.height - self.margin, across=1, down=1)
-        if around.notice:
-            self._put(around.notice, GLASS_BOX, self.width / 2, self.height - 4 * self.margin, across=0.5, down=1)
-        if self.state.overlay:
-            lay_over_rgb(
-                self.canvas, draw_panel(status_rows(around.status), self.capital_px), (self.margin, self.margin)
-            )
-        if self.state.help and around.keys:
-            cover = draw_panel(around.keys, self.capital_px)
-            place = (round((self.width - cover.size[0]) / 2), round((self.height - cover.size[1]) / 2))
-            lay_over_rgb(self.canvas, cover, place)
-
-    @property
-    def _badge_may_be_hidden(self) -> bool:
-        """Whether the badge that is burnt into the picture may be outside of what is visible, or be of another time."""
-        state = self.state
-        if self.shown.is_slate:
-            return state.frozen
-        return state.frozen or state.zoom > 1 or state.arrangement in (Arrangement.ORIGINAL, Arrangement.SPLIT)
-
-    def _draw_labels(self) -> None:
-        """Say which version is where; the whole enlarged picture needs none, its badge says so."""
-        shown, state = self.shown, self.state
-        arrangement, pane = arrangement_of(shown, state), self.places[0]
-        zoom = f"  zoom {state.zoom:.1f}" if state.zoom > 1 else ""
-        made = ("ENHANCED" if shown.is_generated else "BICUBIC") + zoom
-        if shown.is_slate or (arrangement is Arrangement.ENLARGED and not zoom):
-            return
-        if arrangement is Arrangement.SPLIT:
-            self._draw_line(pane, made)
-            return
-        if arrangement is not Arrangement.ENLARGED:
-            original = "ORIGINAL" + (zoom if arrangement is Arrangement.ORIGINAL else "")
-            self._label(original, pane.left + pane.width / 2, across=0.5)
-        if arrangement is not Arrangement.ORIGINAL:
-            self._label(made, self.places[-1].left + self.places[-1].width / 2, across=0.5)
-
-    def _draw_line(self, pane: Pane, made: str) -> None:
-        """Draw the split line with its grip, and say what is on its sides where there is room."""
-        x, radius = pane.left + line_px(pane, self.state), max(self.capital_px // 2, 4)
-        top, bottom, middle = pane.top, pane.top + pane.height - 1, pane.top + pane.height // 2
-        for colour, extra in (((0, 0, 0), 2), ((255, 255, 255), 0)):
-            cv2.line(self.canvas, (x, top), (x, bottom), colour, 1 + extra)
-            cv2.circle(self.canvas, (x, middle), radius + extra // 2, colour, -1, cv2.LINE_AA)
-        for text, across, room in (("ORIGINAL", 1.0, x - pane.left), (made, 0.0, pane.left + pane.width - x)):
-            if pill(text, GLASS_BOX, self.capital_px).size[0] + 2 * self.margin <= room:
-                self._label(text, x + (self.margin if across == 0 else -self.margin), across=across)
-
-    def _label(self, text: str, x: float, *, across: float) -> None:
-        pane = self.places[0]
-        self._put(text, GLASS_BOX, x, pane.top + pane.height - self.margin, across=across, down=1)
-
-    def _draw_frozen(self, now_ns: int, top: int) -> int:
-        """Frame the picture and say how old it is; returns where the next line may stand."""
-        wide = max(3, round(0.006 * min(self.width, self.height)))
-        for pane in self.places:
-            corner = (pane.left + pane.width - 1 - wide // 2, pane.top + pane.height - 1 - wide // 2)
-            cv2.rectangle(self.canvas, (pane.left + wide // 2, pane.top + wide // 2), corner, AMBER, wide)
-        age_s = max(now_ns - self.shown.arrived_ns, 0) / 1e9
-        return self._put(f"FROZEN  {spoken_age(age_s)}", FROZEN_BOX, self.width / 2, top, across=0.5)
-
-    def _put(self, text: str, box: Box, x: float, y: float, *, across: float, down: float = 0.0) -> int:
-        """Put a pill so that the part ``(across, down)`` of it is at (x, y); returns where the next may stand below."""
-        cover = pill(text, box, self.capital_px)
-        left = min(max(round(x - across * cover.size[0]), 0), max(self.width - cover.size[0], 0))
-        top = round(y - down * cover.size[1])
-        lay_over_rgb(self.canvas, cover, (left, top))
-        below: int = top + cover.size[1] + self.margin // 2
-        return below
-
-
-@lru_cache(maxsize=64)
-def pill(text: str, box: Box, capital_px: int) -> Cover:
-    """Draw one line in a box."""
-    return box_letters(draw_line(text, capital_px), round(0.6 * capital_px), box)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from streamsr.display.compose import Pane, line_px
+from streamsr.display.panes import Pane, line_px
 from streamsr.display.viewstate import ZOOM_STEP, Arrangement, Point, ViewState
 
 REACH_PX = 14

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from streamsr.display.lettering import SMALLEST_CAPITAL_PX, draw_lines, wrap
 from streamsr.display.paint import WHITE, Box, Cover, Stamp, box_letters, lay_over, make_stamp
+from streamsr.display.shown import BYPASS
 from streamsr.frame import Colour, Frame, Plane, PlaneLayout
 from streamsr.surround import black_level
 
@@ -37,6 +38,21 @@ SIDES: tuple[Place, ...] = tuple(
     for place in ((1.0, step / 8), (0.0, step / 8), (step / 8, 0.0), (step / 8, 1.0))
 )
 TOP_RIGHT = CORNERS[0]
+
+
+def badge_line(scale: int, *, is_generated: bool, reason: str) -> str:
+    """Return what the badge says of a picture.
+
+    Args:
+        scale: it was enlarged by.
+        is_generated: whether a learned generator did it.
+        reason: why not; see `Shown.reason`.
+    """
+    if is_generated:
+        return badge_text(scale)
+    if reason == BYPASS:
+        return "BYPASS - camera picture"
+    return f"BICUBIC x{scale}" + (f" - {reason}" if reason else "")
 
 
 def badge_text(scale: int) -> str:

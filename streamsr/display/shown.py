@@ -10,6 +10,9 @@ from streamsr.frame import Frame
 BICUBIC = "bicubic"
 """What the names of rungs without a generator begin with."""
 
+BYPASS = "bypass"
+"""The reason of a picture for which a person asked for the camera's own."""
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -39,6 +42,11 @@ class Shown:
     def is_slate(self) -> bool:
         """Whether there is no camera picture in it."""
         return self.original is None
+
+    @property
+    def is_bypassed(self) -> bool:
+        """Whether a person asked for the camera's own picture."""
+        return self.reason == BYPASS
 
     @property
     def is_generated(self) -> bool:

@@ -13,10 +13,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from streamsr.display.overlay import BadgePlace, badge_text, burn_badge
-from streamsr.display.shown import Shown
+from streamsr.display.overlay import BadgePlace, badge_line, burn_badge
+from streamsr.display.shown import BYPASS, Shown
 from streamsr.display.slate import blank_frame, no_signal_lines, opening_lines, slate
 from streamsr.frame import Frame
+from streamsr.live.costs import Costs
 from streamsr.live.keeper import Made, RungKeeper
 from streamsr.live.ladder import Budget
 from streamsr.live.monitor import Monitor
@@ -35,8 +36,8 @@ OPENING_SIZE = (640, 360)
 FIRST_PERIOD_MS = 40.0
 """Until the source states or shows its rate: 25 frames a second."""
 
-SPARE_MS = 2.0
-"""Kept free before the deadline, for waking up."""
+SPARE_MS, SPARE_PERIODS = 2.0, 0.2
+"""Kept free before the deadline, the longer of the two: waking up late, and periods that are not all alike."""
 
 SMOOTHING = 0.1
 """Weight of the newest of what is averaged over some ten frames."""
@@ -62,7 +63,8 @@ class Director:
         bypassed: whether a person asked for the camera's own picture.
         badge: whether the badge is burnt in; alarms always are.
         stated_period_ms: between two frames, as the source states.
-        present_ms: what views need, from the director's hand to the screen; kept by the owner.
+        present: what views need, from the director's hand to the screen; told by the owner.
+        num_passed_over: frames that would have been shown too old, while a newer one was there.
         waiting_text: what is being opened, for the slate before the first frame.
     """
 
@@ -82,7 +84,8 @@ class Director:
         self.frames: Latest[Frame] = Latest(line)
         self.latest: Frame | None = None
         self.badge, self.bypassed = badge, False
-        self.stated_period_ms, self.present_ms = FIRST_PERIOD_MS, 0.0
+        self.stated_period_ms, self.present = FIRST_PERIOD_MS, Costs()
+        self.num_passed_over, self._passed_over = 0, False
         self.waiting_text = ""
         self._keeper, self._bicubic, self._scale = keeper, bicubic, scale
         self._monitor, self._show = monitor, show
@@ -91,7 +94,7 @@ class Director:
         self._number, self._told_rung = 0, keeper.ladder.rung
         self._silent, self._on_screen_ns = True, 0
         self._last_picture = blank_frame(*OPENING_SIZE)
-        self._bicubic_ms = self._wait_ms = 1.0
+        self._bicubic_costs, self._wait_ms = Costs(1.0), 1.0
 
     @property
     def period_ms(self) -> float:
@@ -112,7 +115,12 @@ class Director:
     def _generator_ms(self) -> float:
         """From arrival to the moment at which a generator must be done: what is left after it needs its time too."""
         limit_ms = min(self.max_latency_ms, self.period_ms) if self._bypass_on_overrun else self.max_latency_ms
-        return limit_ms - self._bicubic_ms - self.present_ms - SPARE_MS
+        return limit_ms - self._fallback_ms - max(SPARE_MS, SPARE_PERIODS * self.period_ms)
+
+    @property
+    def _fallback_ms(self) -> float:
+        """What a frame still needs once a generator was given up: bicubic, and the view."""
+        return self._bicubic_costs.dear_ms + self.present.dear_ms
 
     def bypass(self, asked: bool) -> None:
         """Show the camera's own picture, or no longer; the frame in work heeds it too."""
@@ -148,17 +156,26 @@ class Director:
         self._keeper.ladder.budget = Budget(self.period_ms, self._generator_ms - self._wait_ms)
         self._keeper.meet(frame)
         made = self._make(frame)
+        if made.frame is None and self._is_better_passed_over(frame):
+            return
         stages = {"decode": (frame.captured_ns - frame.arrived_ns) / 1e6, "wait": (taken_ns - frame.captured_ns) / 1e6}
         if made.frame is None:
             started = time.perf_counter_ns()
             picture = self._bicubic.upscale(frame)
             stages["bicubic"] = (time.perf_counter_ns() - started) / 1e6
-            self._bicubic_ms += SMOOTHING * (stages["bicubic"] - self._bicubic_ms)
+            self._bicubic_costs.add(stages["bicubic"])
         else:
             picture = made.frame
         self._publish(frame, picture, made, {**stages, **made.stages_ms})
         self._keeper.tend(frame)
         self._tell_rung()
+
+    def _is_better_passed_over(self, frame: Frame) -> bool:
+        """Return whether a frame would be too old when it is shown and a newer one waits; never two in a row."""
+        shown_ms = (time.monotonic_ns() - frame.arrived_ns) / 1e6 + self._fallback_ms
+        self._passed_over = not self._passed_over and self.frames.is_filled and shown_ms > self.max_latency_ms
+        self.num_passed_over += self._passed_over
+        return self._passed_over
 
     def _tell_rung(self) -> None:
         """Log a change of rung, and why."""
@@ -171,7 +188,7 @@ class Director:
     def _make(self, frame: Frame) -> Made:
         """Have a frame made by a generator, unless a person asked for none."""
         if self.bypassed:
-            return Made(None, reason="bypass")
+            return Made(None, reason=BYPASS)
         until_ns = frame.arrived_ns + round(self._generator_ms * 1e6)
         if self._on_screen_ns:
             # Where frames were dropped since, the picture on the screen grows old before this frame's own deadline.
@@ -181,18 +198,14 @@ class Director:
     def _publish(self, frame: Frame, picture: Frame, made: Made, stages: dict[str, float]) -> None:
         started = time.perf_counter_ns()
         alarm = self._keeper.alarm
-        text = alarm.upper() if alarm else self._badge_text(made) if self.badge else ""
+        said = badge_line(self._scale, is_generated=bool(made.rung), reason=made.reason)
+        text = alarm.upper() if alarm else said if self.badge else ""
         if text:
             picture = burn_badge(picture, text, alarm=bool(alarm), place=self._place)
         stages["badge"] = (time.perf_counter_ns() - started) / 1e6
         self._last_picture, self._on_screen_ns = picture, frame.arrived_ns
         rung = made.rung or f"bicubic-x{self._scale}"
         self._hand_on(Shown(self._number, picture, frame, rung, made.reason, alarm, stages, time.monotonic_ns()))
-
-    def _badge_text(self, made: Made) -> str:
-        if made.rung:
-            return badge_text(self._scale)
-        return "BYPASS - camera picture" if made.reason == "bypass" else f"BICUBIC x{self._scale} - {made.reason}"
 
     def _show_slate(self) -> None:
         """Show that there is no signal and how old the last picture is, or that the first one is waited for."""

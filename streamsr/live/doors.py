@@ -15,6 +15,9 @@ from streamsr.worker import Latest, Line, Stopped
 class Recorder(Protocol):
     """What records; `sinks.live_recording.LiveRecorder` is one."""
 
+    hangs: bool
+    """Whether it could not be ended in time."""
+
     def offer(self, shown: Shown) -> None:
         """Take a picture; never waits."""
 

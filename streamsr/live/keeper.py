@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from streamsr.display.shown import BYPASS
 from streamsr.frame import Frame
-from streamsr.live.ladder import WARMING, Ladder
+from streamsr.live.ladder import TRYING, WARMING, Ladder
 from streamsr.live.monitor import Monitor
 from streamsr.live.rungs import WARM_CALLS, Rung, Ticket
 
@@ -91,7 +92,9 @@ class RungKeeper:
         if self._aside is None:
             self._begin_aside(frame)
         elif self._aside.ticket.done:
-            self._end_aside(self._aside)
+            aside, self._aside = self._aside, None
+            self._judge(aside)
+            self.ladder.settled(self._monitor.now_s)
 
     def generate(self, frame: Frame, until_ns: int, interrupted: Callable[[], bool]) -> Made:
         """Have a frame made by the rung in use.
@@ -112,7 +115,7 @@ class RungKeeper:
         if rung.wait(ticket, until_ns, interrupted):
             return self._take(place, ticket)
         if interrupted():
-            return Made(None, reason="bypass")
+            return Made(None, reason=BYPASS)
         return self._miss(place, rung.busy_ns / 1e6)
 
     def _hangs(self, place: int) -> bool:
@@ -129,13 +132,17 @@ class RungKeeper:
             self._fail(place, ticket.error)
             return Made(None, reason="failed")
         reason, rung = self.ladder.reason, self.rungs[place].name
-        self.ladder.made(place, self._monitor.now_s, ticket.costs_ms[-1])
+        if self._aside is None:
+            self.ladder.made(place, self._monitor.now_s, ticket.costs_ms[-1])
         return Made(ticket.result, rung, reason, ticket.stages_ms)
 
     def _miss(self, place: int, busy_ms: float) -> Made:
         """Note that a rung is late with this frame."""
         self._monitor.late += 1
-        self.ladder.made(place, self._monitor.now_s, busy_ms, late=True)
+        if self._aside is None:
+            self.ladder.made(place, self._monitor.now_s, busy_ms, late=True)
+        else:
+            self.ladder.disturbed(place, self._monitor.now_s, WARMING if self._aside.warms else TRYING)
         return Made(None, reason="late")
 
     def meet(self, frame: Frame) -> None:
@@ -166,9 +173,9 @@ class RungKeeper:
             self._aside = _Aside(place, ticket)
             self._unwarmed = [other for other in self._unwarmed if other != place]
 
-    def _end_aside(self, aside: _Aside) -> None:
+    def _judge(self, aside: _Aside) -> None:
+        """Tell the ladder what became of work aside."""
         place, ticket, now_s = aside.place, aside.ticket, self._monitor.now_s
-        self._aside = None
         if _shape_of(ticket.frame) != self._shape:
             return  # pictures have changed meanwhile, and it is waiting to be warmed anew
         if ticket.result is None:
@@ -184,9 +191,12 @@ class RungKeeper:
     def _leave(self, place: int) -> None:
         """Leave a thread that hangs behind."""
         self.rungs[place].abandon()
-        if self._aside is not None and self._aside.place == place:
+        was_aside = self._aside is not None and self._aside.place == place
+        if was_aside:
             self._aside = None
         self._fail(place, "does not answer")
+        if was_aside:
+            self.ladder.settled(self._monitor.now_s)
         if self.rungs[place].num_abandoned >= MOST_ABANDONED:
             self.ladder.retire(place)
             self._monitor.say(f"{self.rungs[place].name} is given up")

@@ -2,7 +2,8 @@
 
 A rung is used when what it has cost lately fits the budget: nearly every frame must be done before its deadline, and
 the usual one within a period, so that nothing piles up. Going down is quick, since every late frame is seen; going up
-is slow, and only after the better rung was tried beside the one in use, so that the picture does not flicker.
+is slow, and only after the better rung was tried beside the one in use, so that the picture does not flicker. What is
+late only because another rung is built, warmed or tried beside it says nothing of a rung, and does not count.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-WARMING, TOO_SLOW = "warming up", "too slow"
+WARMING, TRYING, TOO_SLOW = "warming up", "trying another", "too slow"
 
 COSTS_KEPT = 25
 """Newest costs a rung is judged by: a second at 25 frames a second."""
@@ -101,6 +102,8 @@ class Ladder:
         self._lowest = num_rungs
         self._rungs = [_Record(unwell=WARMING) for _ in range(num_rungs)]
         self._since_s = 0.0
+        self._held: int | None = None
+        self._num_disturbed = 0
 
     def warmed(self, rung: int, now_s: float, costs_ms: Sequence[float]) -> None:
         """Say that a rung is built and has made pictures of the right size, and what those after the first cost."""
@@ -128,6 +131,25 @@ class Ladder:
             self._step_down(rung, now_s, TOO_SLOW)
         elif now_s - self._since_s > SETTLED_S:
             record.wait_s, record.repair_s = FIRST_WAIT_S, FIRST_REPAIR_S
+
+    def disturbed(self, rung: int, now_s: float, why: str) -> None:
+        """Say that a rung was late while another one was warmed or tried, which takes its processor.
+
+        Where that happens often, bicubic is used until `settled`, so that the picture does not flicker for as long as a
+        plan is built.
+        """
+        if rung != self.rung:
+            return
+        self._num_disturbed += 1
+        if self._num_disturbed >= MOST_LATE:
+            self.step_to_bicubic(now_s, why)
+            self._held = rung
+
+    def settled(self, now_s: float) -> None:
+        """Say that no other rung is warmed or tried any more: one that had to pause for it is used again."""
+        held, self._held, self._num_disturbed = self._held, None, 0
+        if held is not None and held < self.rung and not self._rungs[held].unwell:
+            self._use(held, now_s)
 
     def failed(self, rung: int, now_s: float, why: str) -> None:
         """Say that a rung failed, hangs, or makes what is no picture; it is tried again after a while."""
@@ -169,6 +191,7 @@ class Ladder:
 
     def step_to_bicubic(self, now_s: float, why: str) -> None:
         """Use bicubic until a rung is warmed or tried."""
+        self._held, self._num_disturbed = None, 0
         self.rung, self.reason, self._since_s = self._lowest, why, now_s
 
     def _step_down(self, rung: int, now_s: float, why: str) -> None:

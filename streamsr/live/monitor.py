@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from streamsr.display.shown import Shown
+from streamsr.display.shown import BYPASS, Shown
 from streamsr.frame import Frame
 from streamsr.timing import Percentiles, StageClock
 
@@ -88,10 +88,10 @@ class SlidingTimes:
         self._kept.append((now_s, duration_ms))
         self._forget(now_s)
 
-    def percentiles(self, now_s: float) -> Percentiles:
-        """Summarise those still in the window."""
+    def durations_ms(self, now_s: float) -> list[float]:
+        """Return those still in the window."""
         self._forget(now_s)
-        return percentiles_of([duration for _, duration in self._kept])
+        return [duration for _, duration in self._kept]
 
     def rate(self, now_s: float) -> float:
         """Return how many a second there were lately."""
@@ -105,6 +105,8 @@ class SlidingTimes:
 
 class Monitor:
     """Everything that is counted and timed; each method may be called from any thread.
+
+    Percentiles are worked out of copies: a picture never waits for them.
 
     Args:
         tell: takes each line of the log as it is written.
@@ -164,7 +166,7 @@ class Monitor:
         """Count a picture that goes to the views; note changes of rung and bypass."""
         with self._lock:
             now_s = self.now_s
-            self.bypasses.change("bypass" if shown.reason == "bypass" else "", now_s)
+            self.bypasses.change(BYPASS if shown.is_bypassed else "", now_s)
             self.gaps.change(shown.alarm if shown.is_slate else "", now_s)
             self.rungs.change("" if shown.is_slate else shown.rung, now_s)
             if shown.is_slate:
@@ -199,7 +201,9 @@ class Monitor:
         """Return the fields of `LiveStatus` that are counted or timed here."""
         with self._lock:
             now_s = self.now_s
-            return {
+            added_ms = self._added.durations_ms(now_s)
+            stages_ms = {name: times.durations_ms(now_s) for name, times in self._stages.items()}
+            counted = {
                 "frames_in": self.frames_in,
                 "frames_shown": self.frames_shown,
                 "by_rung": dict(self.by_rung),
@@ -207,31 +211,32 @@ class Monitor:
                 "reconnects": self.reconnects,
                 "rate_in": self._arrivals.rate(now_s),
                 "rate_shown": self._shown.rate(now_s),
-                "added_latency": self._added.percentiles(now_s),
-                "stages": {name: times.percentiles(now_s) for name, times in self._stages.items()},
                 "events": tuple(f"{event.at_s:.1f} s {event.text}" for event in list(self.events)[-EVENTS_SHOWN:]),
                 "uptime_s": now_s,
             }
+        stages = {name: percentiles_of(durations_ms) for name, durations_ms in stages_ms.items()}
+        return {**counted, "added_latency": percentiles_of(added_ms), "stages": stages}
 
     def summary(self) -> dict[str, Any]:
         """Return what a session's sidecar and its ``--json`` line hold of the whole session."""
         with self._lock:
             now_s = self.now_s
-            return {
+            added, stages = self.added.copy(), {name: clock.copy() for name, clock in self._all_stages.items()}
+            counted = {
                 "began": self.began_utc.isoformat(timespec="milliseconds"),
                 "seconds": round(now_s, 3),
                 "frames_in": self.frames_in,
                 "shown": self.frames_shown,
                 "late": self.late,
                 "reconnects": self.reconnects,
-                "added_latency": told(self.added.percentiles()),
-                "stages": {name: told(clock.percentiles()) for name, clock in self._all_stages.items()},
                 "by_rung": dict(self.by_rung),
                 "rungs": self.rungs.told(now_s),
                 "bypass_intervals": self.bypasses.told(now_s),
                 "signal_gaps": self.gaps.told(now_s),
                 "events": [{"at_s": round(event.at_s, 3), "text": event.text} for event in self.events],
             }
+        timed = {name: told(clock.percentiles()) for name, clock in stages.items()}
+        return {**counted, "added_latency": told(added.percentiles()), "stages": timed}
 
 
 def told(percentiles: Percentiles) -> Mapping[str, float]:

@@ -16,6 +16,7 @@ from streamsr.fallback import make_upscaler
 from streamsr.live.rungs import Enlarger
 from streamsr.live.session import LiveSession
 from streamsr.sidecar import describe_engine, marks_of
+from streamsr.sinks.folders import check_folder
 from streamsr.sinks.live_recording import LiveRecorder
 
 LIGHTER = ("fast", "tiny")
@@ -50,8 +51,15 @@ def choose_rungs(engine: Engine, lighter: tuple[str, ...] | None) -> list[Engine
     return [engine, *(other for other in found if other.kind != "interpolation")]
 
 
+INTERVALS = ("rungs", "bypass_intervals", "signal_gaps")
+"""Entries of a session's summary that a recording keeps itself, in its own files' time."""
+
+
 class Facts(Mapping[str, Any]):
     """What sidecars say of a session: settled at its beginning, but for the engines and how it goes.
+
+    Stretches of time are left out: the session tells them in its own seconds at its end (``--json``), and a recording
+    in those of its files.
 
     Args:
         source: name of the source, without secrets.
@@ -74,8 +82,9 @@ class Facts(Mapping[str, Any]):
         return len(self._now())
 
     def _now(self) -> dict[str, Any]:
-        session = {} if self.session is None else {"session": self.session.summary()}
-        return {**self._settled, "engines": dict(self.engines), **session}
+        told = {} if self.session is None else self.session.summary()
+        session = {key: value for key, value in told.items() if key not in INTERVALS}
+        return {**self._settled, "engines": dict(self.engines), **({"session": session} if session else {})}
 
 
 def builder(engine: Engine, settings: LiveSettings, facts: Facts) -> Callable[[int], Enlarger]:
@@ -136,6 +145,8 @@ def open_session(
         UsageError: a setting that cannot be.
         OutputError: nothing can be shown or written where it should be.
     """
+    if settings.record.from_start and settings.record.folder is not None:
+        check_folder(settings.record.folder, settings.record.reserve_bytes)
     engine = find_engine(settings.generator.engine)
     rungs = choose_rungs(engine, settings.lighter)
     for each in rungs:

@@ -200,7 +200,7 @@ def _fill(ticket: Ticket, enlarger: Enlarger) -> None:
         ticket.result = enlarger.upscale(frame)
         ticket.costs_ms.append((time.perf_counter_ns() - started) / 1e6)
     clocks = getattr(enlarger, "clocks", {})
-    ticket.stages_ms = {name: clock.durations_ns[-1] / 1e6 for name, clock in clocks.items() if clock.durations_ns}
+    ticket.stages_ms = {name: clock.latest_ms for name, clock in clocks.items() if clock.num}
     assert ticket.result is not None
     if not is_sane(ticket.frame, ticket.result):
         ticket.result = None

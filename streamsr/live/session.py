@@ -12,6 +12,7 @@ director or the view fails, the session ends and `run` raises the cause; when a 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -25,7 +26,7 @@ from streamsr.display.showing import View
 from streamsr.display.shown import Shown
 from streamsr.display.status import LiveStatus, RecordingStatus, SourceState
 from streamsr.frame import Frame
-from streamsr.live.director import SMOOTHING, Director
+from streamsr.live.director import Director
 from streamsr.live.doors import Door, Metrics, Recorder
 from streamsr.live.keeper import RungKeeper
 from streamsr.live.monitor import Monitor
@@ -36,13 +37,16 @@ from streamsr.worker import Line, Worker
 
 log = logging.getLogger(__name__)
 
-JOIN_S = 1.6
-"""For all threads to end after they were asked to: with closing the recording, two seconds."""
+JOIN_S = 1.5
+"""For all threads to end after they were asked to; the recording is closed meanwhile, and may take a little more."""
 
-LAST_LOOK_S = 0.1
-"""Between the end of a source and the end of its session."""
+LAST_LOOK_S, LONGEST_LAST_LOOK_S = 0.1, 0.5
+"""Between the end of a source and the end of its session, beside the deadline of its last frame; and at most."""
 
 WATCH_INTERVAL_S = 0.05
+
+SWITCH_INTERVAL_S = 0.0005
+"""For which one thread may keep Python to itself while another waits: a tenth of the usual, which delays a picture."""
 
 STATES = {
     FeedState.OPENED: SourceState.LIVE,
@@ -104,6 +108,7 @@ class LiveSession:
         self._shown: Shown | None = None
         self._over = self._closed = False
         self._trouble = ""
+        self._switch_interval_s: float | None = None
         self.keeper = RungKeeper([Rung(each, self.line, build) for each, build in rungs], self.monitor)
         self.director = Director(
             self.line, self.keeper, bicubic, scale=scale, monitor=self.monitor, show=self._show, **options
@@ -185,8 +190,7 @@ class LiveSession:
         added_ms = self.monitor.present(view, shown, at_ns)
         if added_ms is None:
             return
-        took_ms = (at_ns - shown.made_ns) / 1e6
-        self.director.present_ms += SMOOTHING * (took_ms - self.director.present_ms)
+        self.director.present.add((at_ns - shown.made_ns) / 1e6)
         if self.metrics is not None:
             self.metrics.observe(shown, at_ns - shown.arrived_ns)
 
@@ -210,13 +214,15 @@ class LiveSession:
         if self._closed:
             return
         self._closed = True
+        if self._switch_interval_s is not None:
+            sys.setswitchinterval(self._switch_interval_s)
+        if self.recorder is not None:
+            self.recorder.stop(0.0)  # who opened it waits for it
         self.feed.stop()
         self.line.stop()
         deadline = time.monotonic() + JOIN_S
         ended = [worker.join(_left_s(deadline)) for worker in self._workers if worker.started]
         ended.append(self.wishes.join(_left_s(deadline)))
-        if self.recorder is not None:
-            self.recorder.stop(0.0)  # who opened it waits for it
         ended += [rung.join(_left_s(deadline)) for rung in self.keeper.rungs if rung.started]
         self.num_abandoned = ended.count(False)
         if self.num_abandoned:
@@ -225,7 +231,8 @@ class LiveSession:
     def _capture(self) -> None:
         try:
             self.feed.run(self)
-            time.sleep(LAST_LOOK_S)  # for the last frame to be shown
+            # For the last frame to be shown, however late its generator is.
+            time.sleep(min(LAST_LOOK_S + self.director.max_latency_ms / 1e3, LONGEST_LAST_LOOK_S))
         finally:
             self._state = SourceState.ENDED
             self._over = True
@@ -251,6 +258,8 @@ class LiveSession:
                 self.monitor.say(trouble)
 
     def __enter__(self) -> LiveSession:
+        self._switch_interval_s = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         for worker in self._workers:
             worker.start()
         return self

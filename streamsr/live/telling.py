@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from streamsr.capture.listening import Feed
-from streamsr.display.shown import Shown
+from streamsr.display.shown import BYPASS, Shown
 from streamsr.display.status import LiveStatus, RecordingStatus, SourceState
 from streamsr.live.director import Director
 from streamsr.live.doors import Door
@@ -65,7 +65,7 @@ class Teller:
             runtime=rung.description if rung else self.rungs[-1],
             rungs=self.rungs,
             rung=self.rungs[keeper.ladder.rung],
-            reason="bypass" if director.bypassed else keeper.ladder.reason,
+            reason=BYPASS if director.bypassed else keeper.ladder.reason,
             bypassed=director.bypassed,
             alarm=keeper.alarm or ("no signal" if silent else ""),
             badge=director.badge,
@@ -87,7 +87,7 @@ class Teller:
     def _counted(self, measured: dict[str, Any]) -> dict[str, Any]:
         """Add to what the monitor counted what the feed and the place of the newest frame count."""
         feed, missed = self._feed, self._door.num_missed
-        overrun = self._director.frames.num_dropped + feed.num_dropped
+        overrun = self._director.frames.num_dropped + self._director.num_passed_over + feed.num_dropped
         causes = {"overrun": overrun, "view": missed}
         shown = next(key for key in ("shown", "frames_shown") if key in measured)
         return {

@@ -23,8 +23,9 @@ from streamsr.sinks.encoders import Encoding
 from streamsr.sinks.tracks import PassingTracks, Tags
 from streamsr.sinks.video_track import add_video_track, keyframe_distance, make_picture
 
-MUXERS = {".mkv": "matroska", ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
-"""Suffix to FFmpeg's muxer. Others either hold no variable frame rate (AVI) or lose the colour tags (MPEG-TS)."""
+MUXERS = {".mkv": "matroska", ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".dcm": "mp4"}
+"""Suffix to FFmpeg's muxer; a DICOM object is an MP4 until it is complete. Others either hold no variable frame rate
+(AVI) or lose the colour tags (MPEG-TS)."""
 
 HYBRID_SINCE = (62, 12)
 """libavformat of FFmpeg 8.1. In 8.0 hybrid_fragmented with delay_moov writes files without their first atom."""

@@ -24,6 +24,7 @@ class Draft:
     Args:
         target: the name it gets when it is complete.
         overwrite: whether a file of that name may be replaced.
+        kept_suffix: of what is kept when it does not become complete; None is the target's own.
 
     Attributes:
         path: where it is written meanwhile, ``.<stem>.<token>.part<suffix>`` in the same folder.
@@ -33,8 +34,9 @@ class Draft:
         OutputError: the folder is missing or cannot be written to.
     """
 
-    def __init__(self, target: Path, *, overwrite: bool) -> None:
+    def __init__(self, target: Path, *, overwrite: bool, kept_suffix: str | None = None) -> None:
         self.target, self.overwrite = target, overwrite
+        self._kept_suffix = target.suffix if kept_suffix is None else kept_suffix
         refuse_taken(target, overwrite=overwrite)
         self.path = target.parent / f".{target.stem}.{secrets.token_hex(4)}.part{target.suffix}"
         try:
@@ -89,10 +91,10 @@ class Draft:
 
     def partial_name(self) -> Path:
         """Return ``<stem>.partial<suffix>``, numbered where an earlier one is in the way and may not be replaced."""
-        name = self.target.with_name(f"{self.target.stem}.partial{self.target.suffix}")
+        name = self.target.with_name(f"{self.target.stem}.partial{self._kept_suffix}")
         number = 2
         while not self.overwrite and name.exists():
-            name = self.target.with_name(f"{self.target.stem}.partial-{number}{self.target.suffix}")
+            name = self.target.with_name(f"{self.target.stem}.partial-{number}{self._kept_suffix}")
             number += 1
         return name
 

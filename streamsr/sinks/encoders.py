@@ -207,7 +207,7 @@ def _sizes(width: int, height: int) -> list[tuple[int, int]]:
 
 def _options(codec: str, settings: EncoderSettings) -> dict[str, str]:
     encoder = ENCODERS[codec]
-    options = dict(encoder.fixed)
+    options = encoder.fixed | dict(settings.limits)
     preset = settings.preset or encoder.preset
     if encoder.preset:
         options["preset"] = preset

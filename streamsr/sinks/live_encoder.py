@@ -119,6 +119,11 @@ class LiveEncoder:
         finally:
             self.close()
 
+    def abandon(self) -> int:
+        """Let go of what the encoder still holds, for which there is no time; return how many pictures that are."""
+        self.close()
+        return len(self._moments)
+
     def close(self) -> None:
         """Give its memory free as soon as no file needs `track`; without this only Python's cycle collector would."""
         close_quietly(self._nowhere)

@@ -13,9 +13,6 @@ from streamsr.timing import StageClock
 MAX_SPELLS = 500
 """Entries kept of each kind; more are only counted, so that writing the sidecar takes some milliseconds at most."""
 
-BYPASS = "bypass"
-"""What `Shown.reason` contains where a person asked for the camera's own picture."""
-
 
 @dataclass(frozen=True)
 class Moment:
@@ -26,6 +23,7 @@ class Moment:
         rung: what made it.
         reason: why no better rung was used.
         alarm: what is wrong.
+        is_bypassed: whether a person asked for the camera's own picture.
         added_ns: nanoseconds from the arrival of its data to its presentation.
         stages_ms: milliseconds of each stage, by name.
         follows_loss: whether there was no signal just before it.
@@ -35,6 +33,7 @@ class Moment:
     rung: str
     reason: str
     alarm: str
+    is_bypassed: bool
     added_ns: int
     stages_ms: Mapping[str, float] = field(default_factory=dict)
     follows_loss: bool = False
@@ -43,7 +42,16 @@ class Moment:
 def moment_of(shown: Shown, presented_ns: int, *, follows_loss: bool) -> Moment:
     """Return what is remembered of a picture that was presented at a `time.monotonic_ns`."""
     added_ns = max(0, presented_ns - shown.arrived_ns) if shown.arrived_ns else 0
-    return Moment(shown.number, shown.rung, shown.reason, shown.alarm, added_ns, shown.stages_ms, follows_loss)
+    return Moment(
+        shown.number,
+        shown.rung,
+        shown.reason,
+        shown.alarm,
+        shown.is_bypassed,
+        added_ns,
+        shown.stages_ms,
+        follows_loss,
+    )
 
 
 class Spells:
@@ -150,7 +158,7 @@ class RecordingLog:
 
     def _note_spells(self, at_s: float, moment: Moment) -> None:
         self._spells["rungs"].add(at_s, {"rung": moment.rung, "reason": moment.reason})
-        self._spells["bypass"].add(at_s, {} if BYPASS in moment.reason else None)
+        self._spells["bypass"].add(at_s, {} if moment.is_bypassed else None)
         self._spells["alarms"].add(at_s, {"alarm": moment.alarm} if moment.alarm else None)
 
     def _note_hole(self, at_s: float, num_missing: int) -> None:

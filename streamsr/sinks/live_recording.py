@@ -35,13 +35,14 @@ log = logging.getLogger(__name__)
 TICK_S = 0.25
 """Longest wait between two looks at the disk and the sidecar."""
 
-STOP_S = 2.0
-"""What stopping may take."""
+STOP_S = 1.8
+"""What stopping may take: a session's own end, two seconds, needs a little more."""
 
-DRAIN_S = 1.0
-"""Part of that in which waiting pictures are still encoded; later ones are dropped and counted."""
+DRAIN_S = 0.5
+"""Part of that in which waiting pictures are still encoded, but for the one in work; later ones are dropped and
+counted, so that an encoder that takes half a second a picture still leaves time to close the file."""
 
-HASH_S = 1.7
+HASH_S = 1.5
 """Part of that in which files are still hashed when the recorder is left; later ones get no hash."""
 
 MARKS = {"comment": "Enlarged live by streamsr - research use; the original is the record"}
@@ -63,6 +64,9 @@ class LiveRecorder:
             ``from_start`` says so.
         about: further entries for the sidecar, such as ``engine`` and ``source``; copied anew at each writing.
         marks: tags of the files; None takes `MARKS`.
+
+    Attributes:
+        hangs: whether its thread did not end in time when it was left; what was flushed plays.
 
     Raises:
         UsageError: settings that cannot be.
@@ -87,6 +91,12 @@ class LiveRecorder:
         self._stopped_s = 0.0
         self._trouble, self._seconds = "", 0.0
         self._worker: Worker | None = None
+        self.hangs = False
+
+    @property
+    def _drain_s(self) -> float:
+        """`time.monotonic` after which nothing of a take that was told to stop is encoded any more."""
+        return self._stopped_s + DRAIN_S
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -170,10 +180,14 @@ class LiveRecorder:
     ) -> None:
         """End the recording and the thread, within `STOP_S` unless the disk or the encoder hangs."""
         with self._changed:
-            self._take, self._over, self._stopped_s = None, True, time.monotonic()
+            if self._take is not None or self._last is None or self._last.done:
+                self._stopped_s = time.monotonic()  # else it was told before, and its time runs
+            self._take, self._over = None, True
             self._changed.notify_all()
-        if self._worker is not None and not self._worker.join(STOP_S):
-            log.warning("the recording could not be closed in %.0f s: its disk or its encoder hangs", STOP_S)
+        left_s = max(0.05, self._stopped_s + STOP_S - time.monotonic())
+        if self._worker is not None and not self._worker.join(left_s):
+            self.hangs = True
+            log.warning("the recording could not be closed in %.1f s: its disk or its encoder hangs", STOP_S)
 
     def _make_writer(self) -> LiveWriter:
         return LiveWriter(self.settings, about=self._about, marks=self._marks)
@@ -196,16 +210,16 @@ class LiveRecorder:
                     self.writer.fail(cause)
                 self._tell()
         finally:
-            self.writer.close(self._stopped_s + HASH_S)
+            self.writer.close(self._stopped_s + DRAIN_S, self._stopped_s + HASH_S)
 
     def _step(self, offered: Offered | None, wanted: Take | None) -> None:
         if offered is not None:
             take = None if offered.take is None or offered.take.failed else offered.take
             if take is not self.writer.take:
-                self.writer.turn(take)
+                self.writer.turn(take, self._drain_s)
             self.writer.present(offered.shown, offered.presented_ns)
         elif wanted is not self.writer.take:
-            self.writer.turn(wanted)
+            self.writer.turn(wanted, self._drain_s)
         else:
             self.writer.idle()
 
@@ -227,7 +241,7 @@ class LiveRecorder:
         """Return whether there is no time any more for a picture of a take that was told to stop."""
         if offered.take is None or offered.take is self._take:
             return self._over
-        return time.monotonic() >= self._stopped_s + DRAIN_S
+        return time.monotonic() >= self._drain_s
 
     def _is_over(self) -> bool:
         with self._changed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from streamsr.sinks.drafts import explained
 from streamsr.sinks.live_encoder import Coded
 from streamsr.sinks.live_file import LiveFile
 from streamsr.sinks.live_log import RecordingLog, settings_entry
+from streamsr.space import TAIL_BYTES, room_bytes
 
 log = logging.getLogger(__name__)
 
@@ -199,12 +199,14 @@ class FileSeries:
     def _check_space(self, num_bytes: int) -> None:
         """Check that a picture, the end of the file and the sidecar leave the reserve alone."""
         with explained(self._next_path()):
-            free = shutil.disk_usage(self.take.folder).free
+            others = int(self.settings.keep_original)
+            room = room_bytes(self.take.folder, self.settings.reserve_bytes, num_writers=others)
         needed = num_bytes + SIDECAR_BYTES + (self._open.unwritten_bytes if self._open else 0)
-        if free < self.settings.reserve_bytes + needed:
+        if room < needed:
+            beside = f" beside the original's last {TAIL_BYTES >> 20}" if others else ""
             raise DiskFull(
                 f"recording stopped: expected {self.settings.reserve_bytes >> 20} MiB to stay free in"
-                f" {self.take.folder}, got {free >> 20} MiB; free some space and record again"
+                f" {self.take.folder}{beside}, got less with the next picture; free some space and record again"
             )
 
     def _check_presence(self) -> None:

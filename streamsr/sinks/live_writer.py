@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,14 @@ class LiveWriter:
             self._series.tick()
             self.seconds = self._series.seconds
 
-    def turn(self, take: Take | None) -> None:
-        """End the take that is being recorded, if any, and begin another one, if any."""
-        self._end_take()
+    def turn(self, take: Take | None, until_s: float = inf) -> None:
+        """End the take that is being recorded, if any, and begin another one, if any.
+
+        Args:
+            take: the next one.
+            until_s: `time.monotonic` after which pictures that the encoder still holds are let go, and counted.
+        """
+        self._end_take(until_s)
         self.take = take
         if take is None:
             return
@@ -119,14 +125,15 @@ class LiveWriter:
         if take is not None:
             take.failed = True
 
-    def close(self, deadline_s: float) -> None:
+    def close(self, drain_s: float, deadline_s: float) -> None:
         """End everything.
 
         Args:
+            drain_s: `time.monotonic` after which pictures that the encoder still holds are let go, and counted.
             deadline_s: `time.monotonic` after which files that are not hashed yet get no hash.
         """
         try:
-            self.turn(None)
+            self.turn(None, drain_s)
         except FORESEEN as cause:
             self.fail(cause)
         while self._closed and time.monotonic() < deadline_s:
@@ -150,11 +157,17 @@ class LiveWriter:
             self._series.finish_file()
             self._series.log.lose_signal(at_ms)
 
-    def _end_run(self) -> None:
+    def _end_run(self, until_s: float = inf) -> None:
         """Take out what the encoder holds; the next picture gets a new one, and with it a new file."""
         encoder, self._encoder = self._encoder, None
-        if encoder is not None:
+        if encoder is None:
+            return
+        if time.monotonic() < until_s:
             self._keep(encoder.drain())
+            return
+        num_left = encoder.abandon()
+        if self._series is not None:
+            self._series.take.num_dropped += num_left
 
     def _keep(self, pictures: list[Coded]) -> None:
         for coded in pictures:
@@ -163,10 +176,10 @@ class LiveWriter:
             else:
                 self._preroll.add(coded)
 
-    def _end_take(self) -> None:
+    def _end_take(self, until_s: float) -> None:
         if self._series is None:
             return
-        self._end_run()
+        self._end_run(until_s)
         self._series.finish_file()
         self.seconds = self._series.seconds
         self._closed.append((self._series, ""))

@@ -65,6 +65,7 @@ class RecordingSink:
         self.tags = Tags(keep_metadata, dict(marks or {}))
         self.report = SinkReport()
         self._drafts: list[Draft] = []
+        self._num_in_last = 0
         self._movie: MovieFile | None = None
         self._shape: tuple[Any, ...] | None = None
         self._waiting: list[tuple[int, Any]] = []
@@ -89,7 +90,7 @@ class RecordingSink:
         facts = self.facts
         encoding = choose_encoding(self.settings, facts.layout, facts.width * self.scale, facts.height * self.scale)
         refuse_codec(self.path, encoding.codec)
-        self._drafts.append(Draft(self.path, overwrite=self.overwrite))
+        self._drafts.append(self._draft(self.path))
         return self
 
     def show(self, frame: Frame) -> None:
@@ -108,6 +109,7 @@ class RecordingSink:
             movie = self._movie_for(frame)
             movie.write_frame(frame)
         self.report.num_frames += 1
+        self._num_in_last += 1
 
     def pass_through(self, track: int, packet: Any) -> None:
         """Write the next packet of a passing track; its times are moved in place.
@@ -189,11 +191,15 @@ class RecordingSink:
 
     def _begin_part(self, frame: Frame) -> None:
         target = self._part_path(len(self._drafts) + 1)
-        self._drafts.append(Draft(target, overwrite=self.overwrite))
+        self._drafts.append(self._draft(target))
+        self._num_in_last = 0
         self.report.note(
             f"picture changes to {frame.width}x{frame.height} {frame.layout.pix_fmt} at {frame.seconds:.3f} s:"
             f" continued in {target.name}"
         )
+
+    def _draft(self, target: Path) -> Draft:
+        return Draft(target, overwrite=self.overwrite)
 
     def _part_path(self, number: int) -> Path:
         return self.path if number == 1 else self.path.with_name(f"{self.path.stem}.part{number}{self.path.suffix}")
@@ -242,7 +248,7 @@ class RecordingSink:
             return
         drafts, self._drafts = self._drafts, []
         for draft in drafts:
-            if draft.size_bytes:
+            if draft.size_bytes and (draft is not drafts[-1] or self._num_in_last):
                 self.report.paths.append(draft.keep_partial())
             else:
                 draft.discard()

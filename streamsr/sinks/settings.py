@@ -22,6 +22,7 @@ class EncoderSettings:
         pix_fmt: FFmpeg name of a planar layout, or ``auto`` for the frame's own or the nearest.
         lossless: every sample as it is.
         threads: of the encoder; 0 lets it choose.
+        limits: options of the encoder that a container asks for, as (key, value) pairs.
     """
 
     codec: str = "libx264"
@@ -30,6 +31,7 @@ class EncoderSettings:
     pix_fmt: str = "auto"
     lossless: bool = False
     threads: int = 0
+    limits: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.codec != "auto" and self.codec not in ENCODERS:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from time import monotonic, monotonic_ns
 
 from streamsr.display.commands import Command
-from streamsr.display.compose import Around, compose, panes
+from streamsr.display.compose import compose
+from streamsr.display.decoration import Around
 from streamsr.display.hand import Hand
 from streamsr.display.keys import DEFAULT_KEYS, list_keys
+from streamsr.display.panes import panes
 from streamsr.display.showing import Showing
 from streamsr.display.shown import Shown
 from streamsr.display.status import LiveStatus
@@ -108,6 +110,9 @@ class _Watch:
         if command.is_for_session:
             self._ask(command)
             return
+        if command is Command.FREEZE and not self.state.frozen and (self.shown is None or self.shown.is_slate):
+            self._notify("no picture to freeze")
+            return
         self.state = self.state.after(command)
         if command is Command.FREEZE:
             self.held = self.shown if self.state.frozen else None
@@ -117,8 +122,11 @@ class _Watch:
     def _ask(self, command: Command) -> None:
         """Ask the session; a snapshot of a frozen view is of the picture that is seen there."""
         about = self.held if command is Command.SNAPSHOT else None
-        said = self.showing.ask(command, about) if about else self.showing.ask(command)
-        self._notice, self._notice_until = said, monotonic() + NOTICE_S
+        self._notify(self.showing.ask(command, about) if about else self.showing.ask(command))
+
+    def _notify(self, text: str) -> None:
+        """Show a line for a while."""
+        self._notice, self._notice_until = text, monotonic() + NOTICE_S
 
     def _take(self, newer: Shown) -> None:
         if self.shown is None or (self.shown.is_slate and not self._fitted and not newer.is_slate):

@@ -59,9 +59,11 @@ function hear(message) {
   lastStatus = message;
   session = message.all.session;
   stage.rungs = session.rungs;
+  stage.badge = session.badge;
   document.title = session.state === "live" ? "streamsr live" : `${session.state.toUpperCase()} · streamsr`;
   while (drawn[0] < performance.now() - 2000) drawn.shift();
   tell(message, drawn.length / 2);
+  if (!$("veil").hidden) waits(); // no figure is of a picture that is seen here
   rateGraph.add(session.rate_shown);
   latencyGraph.draw({ limit: session.max_latency_ms, unit: "ms deadline" });
   rateGraph.draw();
@@ -75,10 +77,18 @@ function opened() {
   decoder.reset();
   offset = null;
   newest = null;
+  lastStatus = null;
   wish();
   $("veil-title").textContent = "WAITING FOR A PICTURE";
+  waits();
   $("veil").classList.remove("lost");
   document.body.classList.remove("lost");
+}
+
+function waits() {
+  $("state").textContent = "WAITING";
+  $("state").dataset.kind = "wait";
+  document.title = "waiting · streamsr";
 }
 
 function lost(isOver) {
@@ -99,7 +109,9 @@ function lost(isOver) {
 
 function uncover() {
   // What still comes while the page is out of sight is old when it is back.
-  if (link.isLive && !document.hidden && !$("veil").hidden) $("veil").hidden = true;
+  if (!link.isLive || document.hidden || $("veil").hidden) return;
+  $("veil").hidden = true;
+  if (lastStatus) hear(lastStatus); // what it says of the source holds again
 }
 
 function wish() {
@@ -140,7 +152,7 @@ function unfreeze() {
 
 function freeze() {
   if (isFrozen) return unfreeze();
-  if (!stage.shown || !link.isLive) return toast("no picture to freeze");
+  if (!stage.shown || stage.shown.isSlate || !link.isLive) return toast("no picture to freeze");
   isFrozen = true;
   frozenAt = performance.now() - ageMs();
   $("frozen").hidden = false;

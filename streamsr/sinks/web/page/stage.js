@@ -9,6 +9,7 @@ export class Stage {
     this.parts = parts; // {split, labelOriginal, labelPicture, zoom}
     this.shown = null;
     this.rungs = []; // names, as the status lists them
+    this.badge = true; // whether the picture carries one, which zooming may move out of sight
     this.mode = "single"; // or "split", "side-by-side"
     this.line = 0.5; // of the stage's width
     this.zoom = 1;
@@ -154,21 +155,24 @@ export class Stage {
     split.style.left = `${this.line * 100}%`;
     split.setAttribute("aria-valuenow", String(Math.round(this.line * 100)));
     split.setAttribute("aria-valuetext", `${Math.round(this.line * 100)} % camera`);
-    labelOriginal.hidden = labelPicture.hidden = !both;
-    if (both) this.placeLabels(isSplit);
+    labelOriginal.hidden = !both;
+    labelPicture.hidden = !both && !(this.zoom > 1 && this.shown && !this.shown.isSlate);
+    if (!labelPicture.hidden) this.placeLabels(both, isSplit);
     zoom.hidden = this.zoom === 1;
     zoom.textContent = `× ${this.zoom.toFixed(1)}`;
     this.canvas.classList.toggle("zoomed", this.zoom > 1);
     Object.assign(this.canvas.dataset, this.shown ? { number: this.shown.number, rung: this.shown.rung } : {});
   }
 
-  placeLabels(isSplit) {
+  placeLabels(both, isSplit) {
     const { labelOriginal, labelPicture } = this.parts;
     const ratio = this.canvas.width / this.canvas.clientWidth;
-    const second = isSplit ? { x: this.line * this.canvas.width, y: 0 } : this.halves()[1];
+    const second = isSplit ? { x: this.line * this.canvas.width, y: 0 } : this.halves()[both ? 1 : 0];
     const rung = this.rungs[this.shown.rung] ?? "";
-    labelPicture.textContent = rung.startsWith("bicubic") ? `Resampled · ${rung}` : `Enhanced · ${rung}`;
-    labelPicture.style.left = `${Math.min(second.x / ratio + 10, this.canvas.clientWidth - 170)}px`;
+    const made = this.zoom > 1 && this.badge ? "AI-ENHANCED, research use" : "Enhanced";
+    labelPicture.textContent = rung.startsWith("bicubic") ? `Resampled · ${rung}` : `${made} · ${rung}`;
+    const room = made.length > 10 ? 310 : 170;
+    labelPicture.style.left = `${Math.min(second.x / ratio + 10, this.canvas.clientWidth - room)}px`;
     labelPicture.style.top = `${second.y / ratio + 10}px`;
   }
 

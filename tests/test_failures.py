@@ -1,0 +1,154 @@
+"""The catalogue of failures: what README says a person sees, row by row, has a test that really breaks the thing.
+
+`ROWS` names it. A row of README without a test, or a test that is gone, fails here.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+ROWS: dict[str, tuple[str, ...]] = {
+    # files
+    "MP4 cut before its index": ("test_catalogue.py::test_truncated_mp4_without_moov",),
+    "text, an empty file, a folder": (
+        "test_catalogue.py::test_text_or_zero_bytes",
+        "test_capture.py::test_folder_and_forbidden_file_are_input_errors",
+    ),
+    "a file cut in the middle": ("test_catalogue.py::test_truncated_faststart",),
+    "damaged packets": (
+        "test_catalogue.py::test_corrupt_packets",
+        "test_feeds.py::test_damage_costs_pictures_and_is_counted",
+    ),
+    "sound without picture": ("test_catalogue.py::test_audio_only",),
+    "a size change in mid-file": (
+        "test_catalogue.py::test_size_change_makes_a_new_part",
+        "test_catalogue.py::test_size_change_can_be_scaled_to_fit",
+    ),
+    "odd sizes": ("test_catalogue.py::test_odd_size",),
+    "no times (raw H.264)": ("test_catalogue.py::test_missing_pts",),
+    "times that repeat or jump back": (
+        "test_catalogue.py::test_backward_pts_of_joined_transport_files",
+        "test_capture.py::test_repeated_times_are_parted_and_the_rest_left_alone",
+    ),
+    "interlaced pictures": ("test_catalogue.py::test_interlaced",),
+    "a rotated picture": ("test_catalogue.py::test_rotation",),
+    "alpha": ("test_catalogue.py::test_alpha",),
+    "10 bits": ("test_catalogue.py::test_depth_and_subsampling_are_kept",),
+    "gray": ("test_catalogue.py::test_gray_becomes_neutral_colour_that_plays_everywhere_and_stays_gray_on_request",),
+    "a full disk": ("test_cli.py::test_full_disk_is_5_and_keeps_a_playable_part",),
+    "Ctrl-C": (
+        "test_cli.py::test_interrupt_is_130_and_keeps_a_playable_part",
+        "test_live_cli.py::test_an_interrupt_ends_it_in_time_with_the_summary",
+        "test_live_cli.py::test_an_interrupt_while_it_loads_is_one_line",
+    ),
+    "weights changed, or a manifest that is not theirs": (
+        "test_engine.py::test_weights_with_one_bit_turned_are_refused",
+        "test_engine.py::test_a_manifest_that_lies_about_its_weights_is_refused",
+        "test_fuzz.py::test_damaged_weights_are_refused_every_time",
+    ),
+    "a DICOM object that holds no video": ("test_dicom.py::test_a_syntax_that_is_no_video_is_named_and_3",),
+    "a DICOM object that was cut": (
+        "test_dicom.py::test_a_cut_object_gives_what_is_there_and_is_incomplete",
+        "test_dicom.py::test_a_cut_mp4_is_one_line_and_3",
+    ),
+    "a DICOM video without times": ("test_dicom.py::test_times_are_the_objects_where_the_bitstream_has_none",),
+    "a result that no DICOM video holds": (
+        "test_dicom_results.py::test_what_no_syntax_holds_is_refused_with_the_reason",
+        "test_dicom_results.py::test_too_large_a_result_is_refused_before_it_is_made",
+    ),
+    "DICOM without pydicom": ("test_dicom.py::test_missing_pydicom_names_the_extra",),
+    # live
+    "a source that is not there yet, or dies": (
+        "test_feeds.py::test_a_server_that_is_killed_and_restarted_is_found_again",
+        "test_live.py::test_what_is_shown_before_the_first_frame_is_a_slate",
+    ),
+    "a feed that hangs, a black hole": (
+        "test_feeds.py::test_a_black_hole_is_given_up_and_tried_again",
+        "test_feeds.py::test_a_server_that_falls_silent_is_lost",
+        "test_feeds.py::test_a_reader_that_hangs_is_ended_and_replaced",
+    ),
+    "a device unplugged": ("test_feeds.py::test_a_path_that_vanishes_is_lost_and_taken_up_when_it_is_back",),
+    "a device that is busy or has no such mode": (
+        "test_devices.py::test_a_device_that_is_busy_or_has_no_such_mode_is_refused_with_the_modes_it_has",
+    ),
+    "a change of size, rate, pixel format or colour": (
+        "test_feeds.py::test_pictures_may_change_size_and_format_in_mid_feed",
+        "test_feeds.py::test_a_colour_change_is_told",
+        "test_live.py::test_a_size_change_is_survived_through_bicubic_and_warmed_again",
+    ),
+    "a slow machine": ("test_live.py::test_a_slow_generator_costs_detail_and_never_time",),
+    "a generator that fails, hangs, or makes no picture": (
+        "test_live.py::test_a_generator_that_fails_becomes_bicubic_with_an_alarm_and_recovers",
+        "test_live.py::test_a_generator_that_hangs_is_left_behind_and_the_session_ends_in_time",
+        "test_live.py::test_a_generator_that_makes_no_picture_becomes_bicubic",
+    ),
+    "a folder that cannot be recorded to": (
+        "test_live_cli.py::test_a_folder_that_cannot_be_recorded_to_is_refused_before_anything_begins",
+    ),
+    "a stopped terminal (Ctrl-S)": (
+        "test_live_cli.py::test_a_stopped_terminal_holds_up_neither_the_session_nor_its_end",
+    ),
+    "a disk nearly full": (
+        "test_live_cli.py::test_recording_and_original_together_leave_the_reserve_alone",
+        "test_live_recording.py::test_a_full_disk_stops_the_recording_before_the_reserve_and_the_recorder_lives_on",
+    ),
+    "a kill, a power cut": ("test_live_recording.py::test_a_kill_at_any_moment_costs_no_more_than_the_last_second",),
+    "a viewer that is slow, or never reads": (
+        "test_web.py::test_a_slow_viewer_drops_for_itself_only_and_all_get_the_same_bytes",
+        "test_web.py::test_a_viewer_that_never_reads_is_dropped_and_holds_nobody_up",
+    ),
+    "a page without its token, from another site, or hostile": (
+        "test_web.py::test_a_wrong_token_gets_nothing_and_its_sender_must_wait_after_some",
+        "test_web.py::test_another_site_cannot_open_the_socket_even_with_the_cookie",
+        "test_web.py::test_no_path_leads_out_of_the_page",
+    ),
+    # both
+    "a variable rate, B-frames, negative times": (
+        "test_catalogue.py::test_variable_frame_rate",
+        "test_catalogue.py::test_b_frames_and_ntsc_rate",
+        "test_catalogue.py::test_negative_pts",
+    ),
+    "full range, no colour tags": (
+        "test_catalogue.py::test_full_range",
+        "test_catalogue.py::test_untagged_colour",
+    ),
+    "a GPU without memory, or lost": (
+        "test_device_upscaler.py::test_frame_without_memory_is_launched_in_a_few_patches",
+        "test_fallback.py::test_a_job_whose_gpu_fails_goes_on_and_says_so",
+    ),
+    "a plan of another GPU or version": ("test_plans.py::test_a_plan_for_another_anything_is_never_loaded",),
+    "a network that makes numbers that are none": (
+        "test_faults.py::test_numbers_that_are_none_end_the_job_and_say_what_to_do",
+    ),
+}
+
+
+def claims_of(room: str) -> set[str]:
+    """Return the names of the tests of a room."""
+    tree = ast.parse((ROOT / "tests" / room).read_text(encoding="utf-8"))
+    return {item.name for item in ast.walk(tree) if isinstance(item, ast.FunctionDef) and item.name.startswith("test_")}
+
+
+def readme_rows() -> set[str]:
+    """Return the first cells of README's tables of what comes and what happens."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tables = re.findall(r"(?m)^\| what (?:comes|happens live) \|.*\n\|[-| ]+\|\n((?:\|.*\n)+)", text)
+    assert len(tables) == 2
+    return {line.split("|")[1].strip() for table in tables for line in table.splitlines()}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_has_its_tests(row: str) -> None:
+    for place in ROWS[row]:
+        room, _, name = place.partition("::")
+        assert name in claims_of(room), place
+
+
+def test_readme_says_what_a_person_sees_in_every_row_and_nothing_untested() -> None:
+    assert readme_rows() == set(ROWS)
