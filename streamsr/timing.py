@@ -57,7 +57,7 @@ class StageClock:
     def copy(self) -> StageClock:
         """Return a clock with the same durations, which this one's owner leaves alone."""
         copied = StageClock(self.name)
-        copied.num, copied.durations_ns = self.num, self.durations_ns.copy()
+        copied.num, copied.durations_us = self.num, self.durations_us[:]
         return copied
 
     @contextmanager

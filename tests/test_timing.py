@@ -34,3 +34,11 @@ def test_durations_that_four_bytes_do_not_hold_are_the_longest() -> None:
     clock.add(-5)
     assert clock.percentiles().max_ms == timing.LONGEST_US / 1e3
     assert clock.latest_ms == 0.0
+
+
+def test_a_copy_is_left_alone_by_its_original() -> None:
+    clock = StageClock("stage")
+    clock.add(2_000_000)
+    copied = clock.copy()
+    clock.add(9_000_000)
+    assert (copied.num, copied.percentiles().max_ms, clock.percentiles().max_ms) == (1, 2.0, 9.0)
