@@ -19,7 +19,6 @@ stopped goes on. The capsule set has one group a side: its interval knows nothin
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +39,7 @@ from benchmarks.classifier import (
     train_classifier,
 )
 from benchmarks.enlarged import RUNS, KeptEngine, all_engines, interpolations, is_heavy
+from benchmarks.tables import dense
 from streamsr.config import usable_cores
 from streamsr.evaluation.methods import Method, Samples
 from streamsr.evaluation.writing import write_files
@@ -302,7 +302,7 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = p
         "heavy_frames": options.heavy_frames,
         "tasks": tasks,
     }
-    write_files({options.json: (json.dumps(result, indent=1) + "\n").encode()})
+    write_files({options.json: dense(result)})
     for task, found in tasks.items():
         for name, row in found["methods"].items():
             back = f"{row['recovery']} [{row['low']}, {row['high']}]" if "recovery" in row else ""

@@ -26,6 +26,7 @@ import torch
 from benchmarks.card import ROOT, machine_card
 from benchmarks.enlarged import RUNS, KeptEngine, all_engines, interpolations, is_heavy
 from benchmarks.evidence_sheets import compared_sheet, reflections_sheet, rendered_sheet, worst_sheet
+from benchmarks.tables import dense
 from streamsr.evaluation.crops import WORST_PX, Frame, worst_place
 from streamsr.evaluation.figures import FIGURES, Truth, load_distance
 from streamsr.evaluation.methods import EngineMethod, Made, Method
@@ -265,7 +266,7 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = p
     for side in sides:
         side.measure(methods)
     result = gather(options, methods, sides)
-    write_files({options.json: (json.dumps(result, indent=1) + "\n").encode()})
+    write_files({options.json: dense(result)})
     draw_sheets(options, methods, sides[0])
     for side in sides:
         for dataset, by_method in result[side.name]["sets"].items():

@@ -22,8 +22,8 @@ from streamsr.frame import Frame
 
 MULTIPLE = 4
 REFLECTIONS_PX = 96
-RENDERED = "testsrc:endoscopy:size=640x480,frames=30"
-RENDERED_FRAMES = (6, 24)
+RENDERED = "testsrc:endoscopy:size=640x480,frames=8"
+RENDERED_FRAMES = (6,)
 
 Rows = Iterable[dict[str, Any]]
 

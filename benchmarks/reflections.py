@@ -10,7 +10,6 @@ over groups, go to ``results/reflections.json``; crops where reflections are den
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from benchmarks.card import ROOT, machine_card
 from benchmarks.enlarged import RUNS
 from benchmarks.evidence import MULTIPLE, chosen, differences
 from benchmarks.evidence_sheets import reflections_sheet
+from benchmarks.tables import dense
 from streamsr.config import usable_cores
 from streamsr.errors import UsageError
 from streamsr.evaluation.methods import Interpolation, Made, Method, Native, Samples, coloured
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = p
         "sets": sets,
         "differences": apart,
     }
-    files = {options.json: (json.dumps(result, indent=1) + "\n").encode()}
+    files = {options.json: dense(result)}
     files[options.runs / "evidence" / "reflections-training.png"] = reflections_sheet(rows, methods, options.data)
     write_files(files)
     for each in apart:

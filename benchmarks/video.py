@@ -25,6 +25,7 @@ import numpy as np
 
 from benchmarks.card import ROOT, machine_card
 from benchmarks.enlarged import RUNS, KeptEngine, all_engines, interpolations, is_heavy
+from benchmarks.tables import dense
 from streamsr.capture import open_source
 from streamsr.colour import to_rgb8
 from streamsr.evaluation.methods import Method, Samples
@@ -229,7 +230,7 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = p
             "clips": clips,
             "over_clips": over_clips(clips),
         }
-        write_files({options.json: (json.dumps(result, indent=1) + "\n").encode()})
+        write_files({options.json: dense(result)})
     for condition, methods in over_clips(clips).items():
         for name, figures in methods.items():
             shown = "  ".join(f"{key} {cell['mean']:.3f}" for key, cell in figures.items() if key != "clips")

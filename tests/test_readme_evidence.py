@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import readme
 from benchmarks.readme_evidence import EVIDENCE
+from benchmarks.tables import dense
 
 
 def cell(mean: float, **more: Any) -> dict[str, Any]:
@@ -100,3 +101,17 @@ def test_the_readme_has_every_marker_of_evidence_and_fills_it(results: Path, mon
     filled = readme.filled(only)
     assert "| `tiny-x2` |" in filled
     assert readme.filled(filled) == filled
+
+
+def test_dense_json_holds_the_same_in_fewer_lines() -> None:
+    result = {
+        "sets": {"one": {"a": cell(1), "b": {"mean": 2, "gain": cell(0.5)}}},
+        "list": [1, 2],
+        "empty": {},
+        "none": None,
+    }
+    text = dense(result)
+    assert json.loads(text) == result
+    assert b'"a": {"mean": 1, "low": 0, "high": 2, "frames": 3, "groups": 2}' in text
+    with pytest.raises(ValueError, match="braces"):
+        dense({"c": {"d": "x  }"}})
