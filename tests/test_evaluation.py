@@ -156,7 +156,7 @@ def test_pictures_of_other_kinds_are_measured_and_those_that_cannot_be_are_left_
         "alpha.png": "alpha dropped",
         "small.png": "64x64 pixels or more, got 60x40",
         "real.tif": "float32",
-        "text.png": "no known format",
+        "text.png": "none that can be decoded",
         "empty.jpg": "an empty file",
         "cut.jpg": "truncated",
         "bad.mp4": "not a video",

@@ -85,7 +85,9 @@ FIGURES: dict[str, Figure] = {
         "less",
         "power above the input's resolution that is not the truth's, as a part of the truth's there",
     ),
-    "suspect": Figure("suspect", 3, "less", "share of 64-px patches that invent more power there than the truth has"),
+    "suspect": Figure(
+        "suspect", 3, "less", "share of 64-px patches that invent more than half of the truth's power there"
+    ),
     "highlight_psnr_db": Figure("PSNR in spots", 2, "more", "PSNR in dB inside the truth's specular highlights"),
     "ring_psnr_db": Figure("PSNR around", 2, "more", "PSNR in dB in the ring of 8 px around the truth's highlights"),
     "ring_overshoot": Figure(

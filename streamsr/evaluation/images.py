@@ -31,10 +31,18 @@ def read_picture(path: Path) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     except OSError as cause:
         raise InputNotFound(f"{path}: expected a picture, got {cause.strerror}; check the path") from cause
     _refuse_broken(path)
-    samples: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+    samples = _decoded(content)
     if samples is None:
         raise InputError(f"{path}: expected a picture, got {_kind(content)}; take it out or convert it to PNG")
     return to_rgb(np.asarray(samples), path)
+
+
+def _decoded(content: bytes) -> Any:
+    """Return what OpenCV makes of a file, None where it makes nothing of it."""
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+    except cv2.error:  # more pixels than it allows, among others
+        return None
 
 
 def to_rgb(samples: NDArray[Any], path: Path) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
@@ -81,4 +89,4 @@ def _refuse_broken(path: Path) -> None:
 
 
 def _kind(content: bytes) -> str:
-    return "no known format" if content else "an empty file"
+    return "none that can be decoded" if content else "an empty file"

@@ -10,7 +10,7 @@ each patch (64 px, Hann window, mean removed) the Fourier ring correlation (Saxt
   with the truth, over the truth's power there: sum of P (1 - max(c, 0)^2) over sum of P'. 0 adds nothing or only what
   is there; 1 adds as much of what is not there as the truth holds of what is.
 
-A patch is *suspect* where its invented power exceeds the truth's whole power in that band.
+A patch is *suspect* where its invented power exceeds half of the truth's whole power in that band.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ PATCH_PX = 64
 CORRELATED = 0.5
 """Correlation below which a ring counts as lost."""
 
+SUSPECT = 0.5
+"""Invented power, as a part of the truth's there, above which a patch is suspect. Chosen, not learned."""
+
 LEAST_DEVIATION = 1.0
 """Patches of the truth that deviate less from their mean, in levels, hold no structure and are left out."""
 
@@ -38,7 +41,7 @@ class FourierAgreement:
     Attributes:
         cutoff: mean over the patches, of the Nyquist frequency.
         invented: power that is not the truth's, over the truth's, above the camera's Nyquist frequency, all patches.
-        suspect: share of the patches that invent more power there than the truth has.
+        suspect: share of the patches whose invented power is above half of the truth's there.
         patches: that were looked at.
     """
 
@@ -87,7 +90,7 @@ def fourier_agreement(
     return FourierAgreement(
         cutoff=float(np.mean([cutoff(each) for each in correlation])),
         invented=float(false_power.sum() / max(there.sum(), 1e-12)),
-        suspect=float(np.mean(false_power > there)),
+        suspect=float(np.mean(false_power > SUSPECT * there)),
         patches=len(corners),
     )
 
