@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.proof_tables import PROOF_TABLES
+from benchmarks.readme_evidence import EVIDENCE
 from benchmarks.tables import load, markdown
 from streamsr.runtimes.fused_kernel import VARIANTS
 
@@ -303,6 +304,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "batch": batch_table,
     "batch-plan": batch_plan,
     **PROOF_TABLES,
+    **{name: (lambda make=make: make(RESULTS)) for name, make in EVIDENCE.items()},  # type: ignore[misc]
 }
 
 

@@ -18,6 +18,7 @@ from streamsr.config import DEFAULT_ENGINE, UpscaleSettings
 from streamsr.device_commands import devices
 from streamsr.engine_commands import engine_app
 from streamsr.errors import EngineError, Interrupted, StreamsrError, UsageError
+from streamsr.evaluate_commands import evaluate
 from streamsr.interrupt import Ears, heeding_interrupts
 from streamsr.live_commands import live
 from streamsr.options import (
@@ -80,6 +81,7 @@ app.add_typer(train_app, name="train")
 app.command()(live)
 app.command()(devices)
 app.command()(verify)
+app.command()(evaluate)
 
 EXIT_SOME_FAILED = 1
 
