@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.proof_tables import PROOF_TABLES
+from benchmarks.readme_evidence import EVIDENCE
 from benchmarks.tables import load, markdown
 from streamsr.runtimes.fused_kernel import VARIANTS
 
@@ -78,6 +79,39 @@ def robustness_table() -> str:
         figures = [sum(measured[form].values()) / len(measured[form]) for form in forms]
         rows.append([fault, *(f"{figure:.2f}" for figure in figures)])
     return markdown(["input", *forms], rows)
+
+
+def paper_table() -> str:
+    """Return what the 2017 loss and the house recipe give from one start: means of the test sides of all sets."""
+    path = RESULTS / "paper_loss.json"
+    if not path.is_file():
+        return ""
+    figures = {
+        "luma_psnr_db": ("PSNR, dB", 2),
+        "lpips_like": ("LPIPS-like", 4),
+        "highlight_psnr_db": ("in highlights, dB", 2),
+        "ring_psnr_db": ("around them, dB", 2),
+    }
+    rows = []
+    for stage, measured in load(path)["stages"].items():
+        means = [sum(row[key] for row in measured["test"].values()) / len(measured["test"]) for key in figures]
+        digits = (places for _, places in figures.values())
+        rows.append([stage, *(f"{mean:.{places}f}" for mean, places in zip(means, digits, strict=True))])
+    return markdown(["stage", *(title for title, _ in figures.values())], rows)
+
+
+def yardstick_table() -> str:
+    """Return how far the x4 students stand above networks of natural images, by way of the probe, in dB."""
+    path = RESULTS / "yardstick.json"
+    if not path.is_file():
+        return ""
+    rows: list[list[str]] = []
+    sets: list[str] = []
+    for student, by_network in load(path)["above"].items():
+        for network, above in by_network.items():
+            sets = sorted(above)
+            rows.append([f"`{student}`", network, *(f"{above[name]:+.2f}" for name in sets)])
+    return markdown(["student", "above", *sets], rows)
 
 
 def machine_line() -> str:
@@ -185,11 +219,79 @@ def live_table() -> str:
     return markdown(["live", "at most", "measured", ""], rows)
 
 
+def batch_result() -> Any:
+    """Return what distributing archives costs; None before it was measured."""
+    path = RESULTS / "batch.json"
+    return load(path) if path.is_file() else None
+
+
+def batch_line() -> str:
+    """Return the machine that archives were measured on, and what."""
+    result = batch_result()
+    if result is None:
+        return ""
+    card, clips = result["card"], result["clips"]
+    return (
+        f"On {card['cores']} cores ({card['processor']}; {card['date']}), {clips['number']} clips of {clips['frames']} "
+        f"frames with `{clips['engine']}`, in turn, median of {result['rounds']} rounds:"
+    )
+
+
+def batch_table() -> str:
+    """Return what distributing archives may cost, and what it does."""
+    result = batch_result()
+    if result is None:
+        return ""
+    rows = [
+        [goal["goal"], goal["wanted"], f"{goal['got']:g}", "" if goal["reached"] else "**short**"]
+        for goal in result["goals"]
+    ]
+    scaling = result["sections"].get("scaling", {})
+    if "ceiling" in scaling:
+        rows.append(["two processes that only compute, of twice one", "", f"{scaling['ceiling']:g}", ""])
+        rows.append(["two workers over one on both cores", "", f"{scaling['two_over_one_on_both']:g}", ""])
+    return markdown(["archives", "wanted", "measured", ""], rows)
+
+
+PLAN_GPUS, PLAN_FPS = 100, 100
+"""What the plan on paper assumes: so many GPUs, each with so many frames a second."""
+
+
+def batch_plan() -> str:
+    """Return what 100 GPUs would ask of disks, cores and the journal, from the measured costs of a frame."""
+    result = batch_result()
+    costs = (result or {"sections": {}})["sections"].get("costs", {})
+    if "read_bytes_a_frame" not in costs:
+        return ""
+    rate = PLAN_GPUS * PLAN_FPS
+    files = rate / (10 * 60 * 25)  # files of ten minutes at 25 frames a second
+    rows = [
+        ["read", f"{costs['read_bytes_a_frame']:,} bytes", f"{3 * rate * costs['read_bytes_a_frame'] / 1e6:,.0f} MB/s"],
+        [
+            "write",
+            f"{costs['written_bytes_a_frame']:,} bytes",
+            f"{rate * costs['written_bytes_a_frame'] / 1e6:,.0f} MB/s",
+        ],
+        *(
+            [name, f"{costs[f'{key}_ms_a_frame']:g} ms", f"{rate * costs[f'{key}_ms_a_frame'] / 1e3:,.1f} cores"]
+            for name, key in (("check", "check"), ("hash", "hash"), ("join", "join"))
+        ),
+        [
+            "journal",
+            f"{costs['journal_ms_a_file']:g} ms a file",
+            f"{files * costs['journal_ms_a_file'] / 1e3:.2%} of one",
+        ],
+    ]
+    return markdown([f"from {costs['picture']}", "a frame", f"{PLAN_GPUS} GPUs, {PLAN_FPS} frames a second each"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "engines": engines_table,
     "claims": claims_table,
     "perceptual": perceptual_table,
     "robustness": robustness_table,
+    "paper": paper_table,
+    "yardstick": yardstick_table,
     "consistency": consistency_table,
     "machine": machine_line,
     "runtimes": runtimes_table,
@@ -198,7 +300,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "fused": fused_table,
     "live-machine": live_line,
     "live": live_table,
+    "batch-machine": batch_line,
+    "batch": batch_table,
+    "batch-plan": batch_plan,
     **PROOF_TABLES,
+    **{name: (lambda make=make: make(RESULTS)) for name, make in EVIDENCE.items()},  # type: ignore[misc]
 }
 
 

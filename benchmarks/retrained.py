@@ -1,10 +1,10 @@
-"""Is ``tiny`` above FSRCNN retrained alike? ``python -m benchmarks.retrained --runs RUNS [--data DIR]``.
+"""Are our students above published networks retrained alike? ``python -m benchmarks.retrained --runs RUNS``.
 
 Nothing is timed but the training itself. ``python -m benchmarks.retrained --train NAME --runs RUNS`` trains one
-network (``tiny-x2``, ``fsrcnn-x2``, ``fsrcnn-wide-x2`` and the same at x4): all have the same data, crops, loss, rate,
-steps and seed, see `budget`. Without ``--train`` every run in RUNS is measured on the same reduced files of validation
-and test sides, and the result is ``results/retrained.json``: multiply-adds, parameters, minutes of training, luma PSNR
-of each set.
+network (`CONTENDERS`: ours and FSRCNN, ESPCN, and Compact, SPAN and SRResNet at the cost of ``fast``): all have the
+same data, crops, loss, rate, steps and seed, see `budget`. Without ``--train`` every run in RUNS is measured on the
+same reduced files of validation and test sides, and the result is ``results/retrained.json``: multiply-adds,
+parameters, minutes of training, luma PSNR of each set; and ``results/retrained.png``: quality against multiply-adds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from benchmarks.card import ROOT, machine_card
-from benchmarks.peers.networks import PEERS
+from benchmarks.peers.networks import PEERS, Peer
 from streamsr.quality.fidelity import psnr_db
 from streamsr.training.data import bicubic_up, field_masks, load_pairs
 from streamsr.training.networks import NETWORKS, load_weights, plain, scale_of
@@ -31,7 +31,10 @@ from streamsr.training.settings import PretrainSettings
 from streamsr.training.ship import JUDGED_FRAMES
 
 RESULT = ROOT / "benchmarks" / "results" / "retrained.json"
-CONTENDERS = [f"{name}-x{scale}" for scale in (2, 4) for name in ("tiny", "fsrcnn", "fsrcnn-wide")]
+PLOT = RESULT.with_suffix(".png")
+OURS = ("tiny", "fast")
+FAMILIES = ("fsrcnn", "fsrcnn-wide", "espcn", "compact-s", "span-s", "resnet-s")
+CONTENDERS = [f"{name}-x{scale}" for scale in (2, 4) for name in (*OURS, *FAMILIES)]
 
 
 def budget(name: str, data: Path, runs: Path) -> PretrainSettings:
@@ -58,9 +61,14 @@ def drawn(name: str) -> nn.Module:
     return PEERS[name]() if name in PEERS else NETWORKS[name]()
 
 
+def as_run(network: nn.Module) -> nn.Module:
+    """Return a network as it runs: branches collapsed."""
+    return network.collapse() if isinstance(network, Peer) else plain(network)
+
+
 def cost(network: nn.Module) -> dict[str, int]:
     """Return multiply-adds a low-resolution pixel, as they are run and as tables count them, and parameters."""
-    ran = plain(network)
+    ran = as_run(network)
     macs = int(ran.spec.macs_per_pixel) if hasattr(ran, "spec") else int(ran.macs_per_pixel)  # type: ignore[union-attr, arg-type]
     published = int(getattr(ran, "published_macs_per_pixel", macs))
     parameters = sum(parameter.numel() for parameter in ran.parameters())
@@ -72,7 +80,7 @@ def measure(run: Path, data: Path) -> dict[str, Any]:
     record = read_run(run)
     network = drawn(record.settings.model)
     load_weights(str(run / BEST), network)
-    network = plain(network).eval()
+    network = as_run(network).eval()
     sides = {
         side: psnr_by_set(network, scale_of(drawn(record.settings.model)), data, side, most)
         for side, most in (("val", JUDGED_FRAMES), ("test", None))
@@ -101,6 +109,36 @@ def psnr_by_set(
     }
 
 
+def draw(networks: dict[str, Any], path: Path) -> None:
+    """Draw the gain over bicubic interpolation, mean of the test sides of all sets, against multiply-adds, as PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    scales = sorted({int(name[-1]) for name in networks})
+    for axes, scale in zip(figure.subplots(1, len(scales), squeeze=False)[0], scales, strict=True):
+        for name, row in networks.items():
+            if not name.endswith(f"-x{scale}"):
+                continue
+            family = name.removesuffix(f"-x{scale}")
+            place, ours = (row["macs_per_pixel"] / 1000, mean_gain(row)), family in OURS
+            axes.scatter(*place, s=46, marker="o" if ours else "s", color="#c0392b" if ours else "#4a6fa5")
+            axes.annotate(family, place, textcoords="offset points", xytext=(5, 4), fontsize=9)
+        axes.set_xscale("log")
+        axes.margins(x=0.18, y=0.12)
+        axes.set_xlabel("thousand multiply-adds a low-resolution pixel")
+        axes.set_ylabel("luma PSNR over bicubic, dB")
+        axes.set_title(f"x{scale}, retrained alike", fontsize=10)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def mean_gain(row: dict[str, Any]) -> float:
+    """Return the gain over bicubic interpolation on the test sides, mean of the sets, in dB."""
+    test = row["test"]
+    apart = [test["fp32"][name]["field_of_view"] - test["bicubic"][name]["field_of_view"] for name in test["bicubic"]]
+    return float(np.mean(apart))
+
+
 def main(write: Callable[[str], Any] = print) -> int:
     """Train one network, or measure every run and write the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.retrained", description=__doc__)
@@ -116,6 +154,8 @@ def main(write: Callable[[str], Any] = print) -> int:
     networks = {run.name: measure(run, arguments.data) for run in runs}
     result = {"question": "retrained", "quick": False, "card": machine_card(), "networks": networks}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    if networks:
+        draw(networks, PLOT)
     for name, row in networks.items():
         means = {key: figure["field_of_view"] for key, figure in row["test"]["fp32"].items()}
         write(f"{name:15} {row['macs_per_pixel']:6} MAC  {row['minutes']:5} min  {means}")

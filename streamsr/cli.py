@@ -12,14 +12,38 @@ import typer
 from typer.core import TyperGroup
 
 from streamsr import __version__
+from streamsr.batch_commands import batch_app, verify
 from streamsr.bench_commands import bench_app
-from streamsr.choices import PRECISIONS, RUNTIMES, choice, parse_rate
-from streamsr.config import DEFAULT_ENGINE, GeneratorSettings, ReadSettings, UpscaleSettings
+from streamsr.config import DEFAULT_ENGINE, UpscaleSettings
 from streamsr.device_commands import devices
 from streamsr.engine_commands import engine_app
 from streamsr.errors import EngineError, Interrupted, StreamsrError, UsageError
+from streamsr.evaluate_commands import evaluate
 from streamsr.interrupt import Ears, heeding_interrupts
 from streamsr.live_commands import live
+from streamsr.options import (
+    AsJson,
+    Audio,
+    Codec,
+    Crf,
+    Deinterlace,
+    Halo,
+    KeepMetadata,
+    Launch,
+    Lossless,
+    Model,
+    NoConsistency,
+    Overwrite,
+    Patch,
+    PixFmt,
+    Precision,
+    Preset,
+    Quiet,
+    Rate,
+    Resize,
+    Runtime,
+    upscale_settings,
+)
 from streamsr.train_commands import train_app
 
 if TYPE_CHECKING:
@@ -50,11 +74,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Enlarge endoscopy video with learned generators. Research use only; no medical claim; the original is kept.",
 )
+app.add_typer(batch_app, name="batch")
 app.add_typer(bench_app, name="bench")
 app.add_typer(engine_app, name="engine")
 app.add_typer(train_app, name="train")
 app.command()(live)
 app.command()(devices)
+app.command()(verify)
+app.command()(evaluate)
 
 EXIT_SOME_FAILED = 1
 
@@ -113,7 +140,6 @@ def root(
 
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Video files, DICOM too, or testsrc:endoscopy.")]
 Output = Annotated[str | None, typer.Option("-o", "--output", help="File (.mkv, .mp4, .mov, .dcm), or folder/.")]
-Model = Annotated[str, typer.Option("-m", "--model", help="Engine: fast-x2, tiny-x2, bicubic-x2, ... or a folder.")]
 
 
 @app.command()
@@ -121,56 +147,48 @@ def upscale(
     inputs: Inputs,
     output: Output = None,
     model: Model = DEFAULT_ENGINE,
-    runtime: Annotated[str, typer.Option(help="auto, openvino, cuda, tensorrt, fused, torch or onnxruntime.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, int8, fp16, bf16 or fp32.")] = "auto",
+    runtime: Runtime = "auto",
+    precision: Precision = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the generator; all cores.")] = None,
-    launch: Annotated[str, typer.Option(help="auto (measured once), frame or patch.")] = "auto",
-    patch: Annotated[int | None, typer.Option(min=8, max=1024, help="Side of a patch's core, px; 32.")] = None,
-    halo: Annotated[int | None, typer.Option(min=0, max=256, help="Context round a patch, px; the radius.")] = None,
-    no_consistency: Annotated[
-        bool, typer.Option("--no-consistency", help="Keep what the generator makes, though it may not match the input.")
-    ] = False,
-    codec: Annotated[
-        str, typer.Option(help="libx264, libx265, libsvtav1, ffv1, prores_ks, h264_nvenc, auto, ...")
-    ] = "libx264",
-    crf: Annotated[int, typer.Option(min=0, max=63, help="Quality; smaller is better and larger.")] = 16,
-    preset: Annotated[str | None, typer.Option(help="The encoder's preset.")] = None,
-    pix_fmt: Annotated[str, typer.Option(help="Pixel format; auto keeps the source's.")] = "auto",
-    lossless: Annotated[bool, typer.Option("--lossless", help="Encode without loss.")] = False,
-    audio: Annotated[str, typer.Option(help="copy or none.")] = "copy",
-    keep_metadata: Annotated[bool, typer.Option("--keep-metadata", help="Copy tags; they may name a patient.")] = False,
-    rate: Annotated[str | None, typer.Option(help="Frames a second of a source without times.")] = None,
-    resize: Annotated[str, typer.Option(help="A size change makes new parts, or is scaled to fit.")] = "parts",
-    deinterlace: Annotated[str, typer.Option(help="auto, on or off.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace existing results.")] = False,
+    launch: Launch = "auto",
+    patch: Patch = None,
+    halo: Halo = None,
+    no_consistency: NoConsistency = False,
+    codec: Codec = "libx264",
+    crf: Crf = 16,
+    preset: Preset = None,
+    pix_fmt: PixFmt = "auto",
+    lossless: Lossless = False,
+    audio: Audio = "copy",
+    keep_metadata: KeepMetadata = False,
+    rate: Rate = None,
+    resize: Resize = "parts",
+    deinterlace: Deinterlace = "auto",
+    overwrite: Overwrite = False,
     no_overwrite: Annotated[bool, typer.Option("-n", hidden=True)] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Enlarge video files; each result gets a sidecar that says what was done."""
-    settings = UpscaleSettings(
-        generator=GeneratorSettings(
-            engine=model,
-            runtime=choice("runtime", runtime, RUNTIMES),
-            precision=choice("precision", precision, PRECISIONS),
-            threads=threads,
-            launch=choice("launch", launch, ("auto", "frame", "patch")),
-            patch_px=patch,
-            halo_px=halo,
-            consistency=not no_consistency,
-        ),
-        read=ReadSettings(
-            rate=None if rate is None else parse_rate(rate),
-            resize=choice("resize", resize, ("parts", "fit")),
-            deinterlace=choice("deinterlace", deinterlace, ("auto", "on", "off")),
-        ),
+    settings = upscale_settings(
+        model=model,
+        runtime=runtime,
+        precision=precision,
+        threads=threads,
+        launch=launch,
+        patch=patch,
+        halo=halo,
+        consistency=not no_consistency,
         codec=codec,
         crf=crf,
         preset=preset,
         pix_fmt=pix_fmt,
         lossless=lossless,
-        audio=choice("audio", audio, ("copy", "none")),
+        audio=audio,
         keep_metadata=keep_metadata,
+        rate=rate,
+        resize=resize,
+        deinterlace=deinterlace,
         overwrite=overwrite and not no_overwrite,
     )
     code = upscale_all(inputs, output, settings, as_json=as_json, quiet=quiet)

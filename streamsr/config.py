@@ -86,6 +86,29 @@ class UpscaleSettings:
 
 
 @dataclass(frozen=True)
+class BatchSettings:
+    """How an archive is enlarged, but for its inputs and where its results go.
+
+    Attributes:
+        upscale: each file.
+        container: suffix of the results, without its dot.
+        segment_s: files longer than twice this are cut at key frames; None cuts none.
+        retries: further tries within a run for what fails in a way that may pass.
+        ignore_errors: go on with the others after a file that fails; None does where a folder, glob or list is named.
+        retry_failed: try again what failed for good in an earlier run.
+        shard: (number from 1, how many): the part of the files that is this run's.
+    """
+
+    upscale: UpscaleSettings = UpscaleSettings()
+    container: Literal["mkv", "mp4", "mov", "dcm"] = "mkv"
+    segment_s: float | None = 300.0
+    retries: int = 1
+    ignore_errors: bool | None = None
+    retry_failed: bool = False
+    shard: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class FeedSettings:
     """How a live source is opened and read.
 

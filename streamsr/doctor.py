@@ -118,8 +118,9 @@ def examine_engines() -> Iterator[Finding]:
 
 def examine_extras() -> Iterator[Finding]:
     """Say which optional parts are installed."""
-    for extra, package in (("web", "aiohttp"), ("dicom", "pydicom"), ("ray", "ray"), ("train", "onnx")):
-        installed = find_spec(package) is not None
+    packages = {"web": "aiohttp", "dicom": "pydicom", "ray": "ray", "evaluate": "pillow", "train": "onnx"}
+    for extra, package in packages.items():
+        installed = find_spec({"pillow": "PIL"}.get(package, package)) is not None
         detail = package_version(package) if installed else "not installed"
         remedy = "" if installed else f"pip install 'streamsr[{extra}]'"
         yield Finding(f"extra {extra}", "ok" if installed else "missing", detail, remedy)

@@ -3,7 +3,8 @@
     StreamsrError                     exit code 1
     ├── UsageError (ValueError)       2   an option or argument that cannot be
     ├── InputError                    3   a source that cannot be opened or holds no video
-    │   └── InputNotFound (FileNotFoundError)
+    │   ├── InputNotFound (FileNotFoundError)
+    │   └── InputUnsupported              it can be read, and holds nothing that can be enlarged
     ├── EngineError                   4   a generator that is missing, damaged or cannot run here
     │   ├── EngineNotFound (LookupError)
     │   ├── EngineTampered
@@ -11,6 +12,7 @@
     ├── OutputError (OSError)         5   a result that cannot be written
     │   ├── OutputExists (FileExistsError)   2
     │   └── DiskFull
+    ├── ResultDiffers                 1   a result that is not what its source or its sidecar says
     └── Interrupted                   130 asked to stop before the end
 
 The end of a video is no error.
@@ -45,6 +47,10 @@ class InputNotFound(InputError, FileNotFoundError):
     """A source that is not there."""
 
 
+class InputUnsupported(InputError):
+    """A source that can be read and holds no video, or none that can be decoded."""
+
+
 class EngineError(StreamsrError):
     """A generator that cannot be used."""
 
@@ -77,6 +83,10 @@ class OutputExists(OutputError, FileExistsError):
 
 class DiskFull(OutputError):
     """No space left for the result."""
+
+
+class ResultDiffers(StreamsrError):
+    """A result that is not what its source, or what was written down about it, says."""
 
 
 class Interrupted(StreamsrError):

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from benchmarks import retrained
 from benchmarks.peers.networks import PEERS, Compact, Disp, Espcn, Fsrcnn, Peer, Span
+from streamsr.models.student import SPECS
+from tests.frames import make_data
 
 
 @pytest.fixture(autouse=True)
@@ -109,3 +117,53 @@ def test_a_few_steps_lower_the_error(name: str) -> None:
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_small_relatives_cost_at_most_what_fast_costs_and_not_much_less(scale: int) -> None:
+    fast = SPECS[f"fast-x{scale}"].macs_per_pixel
+    for family in ("compact-s", "span-s", "resnet-s"):
+        macs = PEERS[f"{family}-x{scale}"]().macs_per_pixel
+        assert 0.85 * fast <= macs <= fast, (family, macs, fast)
+
+
+def test_every_contender_can_be_drawn_and_its_cost_told() -> None:
+    for name in retrained.CONTENDERS:
+        found = retrained.cost(retrained.drawn(name))
+        assert found["macs_per_pixel"] > 10_000
+        assert found["published_macs_per_pixel"] >= found["macs_per_pixel"]
+    assert retrained.cost(retrained.drawn("span-s-x2"))["parameters"] < 80_000, "branches do not count"
+
+
+def test_quality_against_cost_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    sides = {form: {"set": {"field_of_view": db}} for form, db in (("bicubic", 30.0), ("fp32", 32.0))}
+    networks = {name: {"macs_per_pixel": 20_000, "test": sides} for name in ("tiny-x2", "espcn-x2", "fast-x4")}
+    assert retrained.mean_gain(networks["tiny-x2"]) == 2.0
+    retrained.draw(networks, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_contender_is_trained_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    data = make_data(tmp_path / "data", sets=("one",))
+    short = {"steps": 3, "batch": 1, "patch_px": 16, "validate_every": 3, "checkpoint_every": 3, "warm_steps": 1}
+    budget = retrained.budget
+    monkeypatch.setattr(
+        retrained, "budget", lambda *names: replace(budget(*names), **short, finetune_steps=1, log_every=1)
+    )
+    monkeypatch.setattr(retrained, "RESULT", tmp_path / "retrained.json")
+    monkeypatch.setattr(retrained, "PLOT", tmp_path / "retrained.png")
+    options = ["retrained", "--runs", str(tmp_path / "runs"), "--data", str(data)]
+    threads = torch.get_num_threads()
+    try:
+        for more in (["--train", "span-s-x2"], []):
+            monkeypatch.setattr(sys, "argv", options + more)
+            assert retrained.main(lambda line: None) == 0
+    finally:
+        torch.set_num_threads(threads)
+    (row,) = json.loads((tmp_path / "retrained.json").read_text())["networks"].values()
+    assert row["steps"] == 3
+    assert row["parameters"] < 80_000
+    assert set(row["test"]["fp32"]) == {"one"}
+    assert (tmp_path / "retrained.png").is_file()

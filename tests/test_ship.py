@@ -24,15 +24,15 @@ from streamsr.errors import EngineError, EngineTampered, OutputError, UsageError
 from streamsr.models.features import FeatureNetwork
 from streamsr.models.srgan import SRGANGenerator
 from streamsr.models.student import BranchedStudent, StudentSpec
-from streamsr.quality.perceptual import LpipsLike
+from streamsr.quality.perceptual import LpipsLike, distance_between
 from streamsr.runtimes import load_generator
 from streamsr.runtimes.base import Generator
 from streamsr.training import measure, networks, quantise
 from streamsr.training import ship as ship_room
 from streamsr.training.card import card
 from streamsr.training.curves import append_line
-from streamsr.training.data import load_pairs
-from streamsr.training.measure import Perceptual, in_colour, within_level
+from streamsr.training.data import Pair, bicubic_down, bicubic_up, load_pairs, luma_of
+from streamsr.training.measure import Perceptual, figures_of, within_level
 from streamsr.training.networks import build_network, load_weights, plain, save_weights
 from streamsr.training.pretrain import Pretraining, enlarge
 from streamsr.training.record import portable, read_run, settings_text
@@ -531,13 +531,15 @@ def test_within_level_counts_input_samples_that_come_back() -> None:
     assert within_level(np.stack([lr, off, lr], axis=2), np.stack([large] * 3, axis=2)) == pytest.approx(1 - 0.25 / 3)
 
 
-def test_colour_of_a_luma_picture_keeps_its_luma_and_the_chroma_of_bicubic() -> None:
-    from streamsr.training.data import bicubic_up, luma_of
-
+def test_the_distance_of_every_picture_is_measured_with_luma_in_whole_levels(perceptual: Perceptual) -> None:
     random = np.random.default_rng(1)
-    lr = random.integers(90, 160, (8, 8, 3), dtype=np.uint8)
-    luma = np.clip(luma_of(bicubic_up(lr, 2)).astype(int) + random.integers(-9, 9, (16, 16)), 16, 235).astype(np.uint8)
-    made = in_colour(luma, lr, 2).astype(int)
-    assert np.abs(luma_of(made.astype(np.uint8)).astype(int) - luma).max() <= 1
-    moved = made - bicubic_up(lr, 2)
-    assert np.ptp(moved, axis=2).max() <= 1, "red, green and blue move together"
+    truth = random.integers(90, 160, (16, 16, 3), dtype=np.uint8)
+    lr = bicubic_down(truth, 2)
+    pair = Pair("set", truth, lr)
+    distance = LpipsLike.from_files(perceptual.squeezenet, perceptual.linear)
+    mask = np.ones((16, 16), np.bool_)
+    made = bicubic_up(lr, 2)
+    as_rgb = figures_of(pair, lr, made, mask, 2, distance)
+    as_luma = figures_of(pair, luma_of(lr), luma_of(made), mask, 2, distance)
+    assert as_rgb["lpips_like"] == pytest.approx(as_luma["lpips_like"], rel=1e-6), "one picture, one distance"
+    assert as_rgb["lpips_like"] != pytest.approx(distance_between(distance, made, truth), rel=1e-6)

@@ -9,8 +9,11 @@ from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
 
 from streamsr.capture.base import SourceInfo, SourceReport, TrackPacket
 from streamsr.capture.decode import Decoder, read_packets
@@ -148,9 +151,12 @@ class FileSource:
             deinterlace=deinterlace,
         )
 
+    def _packets(self, tracks: list[Stream]) -> Iterator[Packet[Any]]:
+        return read_packets(self._container, tracks, self.report)
+
     def _read(self, *, timed: bool) -> Generator[Frame | TrackPacket, None, None]:
         tracks = [self._video, *(track.template for track in self._tracks)]
-        for packet in read_packets(self._container, tracks, self.report):
+        for packet in self._packets(tracks):
             if timed and self._splicer.move(packet, packet.stream_index):
                 self._note(
                     f"warning: the clock jumps back after {float(self._splicer.end_s):.2f} s: what follows is rebased"

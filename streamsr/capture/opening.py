@@ -13,7 +13,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from streamsr.capture.base import Attachment, TrackInfo
-from streamsr.errors import InputError, InputNotFound
+from streamsr.errors import InputError, InputNotFound, InputUnsupported
 
 WANT = "expected a video file"
 HIGHEST_RATE = 240
@@ -60,7 +60,7 @@ def choose_video(container: InputContainer, path: Path | str) -> tuple[VideoStre
         The track, and notices about those left out.
 
     Raises:
-        InputError: no video, or none that can be decoded.
+        InputUnsupported: no video, or none that can be decoded.
     """
     notices, tracks = [], []
     for track in container.streams.video:
@@ -70,10 +70,10 @@ def choose_video(container: InputContainer, path: Path | str) -> tuple[VideoStre
             tracks.append(track)
     if not tracks:
         kinds = ", ".join(sorted({track.type for track in container.streams})) or "nothing"
-        raise InputError(f"{path}: no video: expected a video track, found {kinds}; give a file with pictures")
+        raise InputUnsupported(f"{path}: no video: expected a video track, found {kinds}; give a file with pictures")
     decodable = [track for track in tracks if track.codec_context is not None]
     if not decodable:
-        raise InputError(f"{path}: no decoder for its video track; convert it to H.264 first")
+        raise InputUnsupported(f"{path}: no decoder for its video track; convert it to H.264 first")
     chosen = max(decodable, key=_rank)
     notices += [f"track {track.index} is another video: left out" for track in tracks if track is not chosen]
     return chosen, notices

@@ -63,19 +63,23 @@ def ssim(
 ) -> float:
     """Return the structural similarity of Wang et al. 2004: Gaussian window of sigma 1.5 and 11 samples, K 0.01, 0.03.
 
-    Where no mask is given the outermost 5 samples are left out of the mean, as scikit-image does.
+    Where no mask is given the outermost 5 samples are left out of the mean, as scikit-image does; of colour pictures it
+    is the mean of the channels.
 
     Args:
-        picture: (H, W) uint8, at least 11 on each side.
-        truth: (H, W) uint8.
+        picture: (H, W) or (H, W, 3) uint8, at least 11 on each side.
+        truth: the same shape, uint8.
         mask: where to average; everywhere but the border when None.
         peak: the largest possible value.
 
     Raises:
         ValueError: the shapes differ, or a side is below 11.
     """
-    if picture.shape != truth.shape or min(picture.shape) < SSIM_WINDOW_PX:
+    if picture.shape != truth.shape or min(picture.shape[:2]) < SSIM_WINDOW_PX:
         raise ValueError(f"expected two planes of one shape, 11 or more a side, got {picture.shape} and {truth.shape}")
+    if picture.ndim == 3:
+        channels = range(picture.shape[2])
+        return float(np.mean([ssim(picture[..., at], truth[..., at], mask=mask, peak=peak) for at in channels]))
     ours, theirs = picture.astype(np.float64), truth.astype(np.float64)
     mean_ours, mean_theirs = _smooth(ours), _smooth(theirs)
     variance_ours = _smooth(ours * ours) - mean_ours**2

@@ -107,11 +107,11 @@ class LpipsLike(nn.Module):
 def in_colour(luma: NDArray[Any], rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return a picture of one luma and another picture's colour differences, unrounded, for `LpipsLike`.
 
-    Luma must not be rounded before: in RGB a rounded luma is a dither of one pattern on all three channels, which the
-    distance takes for grain; it flatters luma networks by 3 to 12 % beside RGB networks.
+    Luma must be rounded before in all pictures that are compared, or in none: in RGB a rounded luma is a dither of one
+    pattern on all three channels, which the distance takes for grain; it flatters by 3 to 12 %.
 
     Args:
-        luma: (H, W) float studio-range luma, BT.601, in 8-bit levels, as the network makes it.
+        luma: (H, W) studio-range luma, BT.601, in 8-bit levels: float as the network makes it, or whole as recorded.
         rgb: (H, W, 3) uint8, the picture that gives the colour: the input, enlarged by interpolation.
 
     Returns:

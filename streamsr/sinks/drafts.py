@@ -70,7 +70,7 @@ class Draft:
                 self.path.replace(self.target)
             else:
                 self._link()
-            _sync_folder(self.target.parent)
+            sync_folder(self.target.parent)
         except FileExistsError as cause:
             raise OutputExists(f"{self.target} appeared while it was being made: it was not replaced") from cause
         except OSError as cause:
@@ -86,7 +86,7 @@ class Draft:
             self.path.replace(kept)
         except OSError:
             return self.path
-        _sync_folder(kept.parent)
+        sync_folder(kept.parent)
         return kept
 
     def partial_name(self) -> Path:
@@ -161,7 +161,7 @@ def explain(cause: OSError | FFmpegError, target: Path) -> OutputError:
     return OutputError(f"cannot write {target}: {cause.strerror or cause}")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename durable where the system can (not on Windows)."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

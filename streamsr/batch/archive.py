@@ -1,0 +1,159 @@
+"""An archive from its inputs to its report: the one way in for the command line and for programs."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from av.error import FFmpegError
+
+from streamsr.batch.board import BatchDisplay
+from streamsr.batch.inputs import Discovery, find_inputs
+from streamsr.batch.journal import Journal
+from streamsr.batch.local import LocalExecutor, share_out
+from streamsr.batch.outputs import Destination
+from streamsr.batch.planning import Plan, journal_path, make_plan, recover
+from streamsr.batch.publish import make_root
+from streamsr.batch.report import exit_code_of, make_report, write_report
+from streamsr.batch.run import BatchRun
+from streamsr.batch.tasks import Executor
+from streamsr.capture.opening import open_container
+from streamsr.config import BatchSettings, usable_cores
+from streamsr.engine import Engine, find_engine
+from streamsr.errors import Interrupted, StreamsrError, UsageError
+from streamsr.runtimes import GPU_RUNTIMES, gpu_runs_torch
+from streamsr.runtimes.nvidia import find_gpus
+
+MakeExecutor = Callable[[int], Executor]
+"""Makes what runs tasks, given how many pieces of work there are at most."""
+
+
+def enlarge_archive(
+    names: Sequence[str],
+    destination: Destination,
+    settings: BatchSettings,
+    display: BatchDisplay,
+    *,
+    lists: Sequence[str] = (),
+    make_executor: MakeExecutor | None = None,
+    num_workers: int | None = None,
+) -> int:
+    """Enlarge an archive, or go on with it.
+
+    What an earlier run finished is not done again, what a dead one was at is free, and what another has is waited for.
+
+    Args:
+        names: files, folders and globs.
+        destination: where results go.
+        settings: how.
+        display: shows how it goes.
+        lists: files with a name in each line.
+        make_executor: makes what runs tasks; None takes processes on this machine.
+        num_workers: of these; None takes one a GPU, else one a core.
+
+    Returns:
+        0, or 1 where a file failed, was incomplete or is not done.
+
+    Raises:
+        EngineError: the engine is missing or damaged.
+        InputError: a name, a list or a folder cannot be read.
+        UsageError: two inputs have one output, or nothing was found.
+        OutputError: the results' folder cannot be used.
+        Interrupted: Ctrl-C; the same command goes on.
+    """
+    engine = find_engine(settings.upscale.generator.engine)
+    discovery = find_inputs(names, lists=lists, root=destination.root)
+    _refuse_nothing(names, discovery)
+    if settings.ignore_errors is None:
+        settings = replace(settings, ignore_errors=discovery.forgiving)
+    make_root(destination.root, destination.house)
+    path = journal_path(destination, settings.shard)
+    with Journal(path, shared_disk=settings.shard is not None) as journal:
+        run = journal.begin_run(
+            {
+                "batch": asdict(settings),
+                "inputs": [str(Path(name).absolute()) for name in names],
+                "lists": [name if name == "-" else str(Path(name).absolute()) for name in lists],
+                "template": destination.template,
+            }
+        )
+        try:
+            recover(journal, run, destination)
+            plan = make_plan(discovery, destination, engine, settings, journal)
+            make = make_executor or (lambda most: local_executor(engine, settings, num_workers, most))
+            executor = make(_most_pieces(plan, settings))
+            return _run(plan, destination, engine, settings, journal, run, executor, display)
+        finally:
+            journal.end_run(run)
+            shutil.rmtree(destination.house / "work" / run, ignore_errors=True)
+
+
+def _run(
+    plan: Plan,
+    destination: Destination,
+    engine: Engine,
+    settings: BatchSettings,
+    journal: Journal,
+    run: str,
+    executor: Executor,
+    display: BatchDisplay,
+) -> int:
+    started_s = time.monotonic()
+    for output, (kind, message) in plan.refused.items():
+        display.fail(plan.entries[output].input, kind, message, again=False)
+    batch = BatchRun(plan, destination, settings, journal=journal, run=run, executor=executor, display=display)
+    try:
+        batch.run()
+    except KeyboardInterrupt as cause:
+        board = batch.board
+        raise Interrupted(
+            f"interrupted after {board.num_before + board.num_done} of {board.num_files} files; what is done is kept: "
+            "the same command goes on"
+        ) from cause
+    report = make_report(
+        journal,
+        run,
+        plan,
+        engine,
+        settings,
+        workers=executor.description,
+        seconds=time.monotonic() - started_s,
+    )
+    _, page = write_report(destination.root, report, settings.shard)
+    display.end(batch.board, {**report, "page": page})
+    return exit_code_of(report["files"])
+
+
+def _refuse_nothing(names: Sequence[str], discovery: Discovery) -> None:
+    if not discovery.files and not discovery.closed:
+        others = f" among {discovery.num_left_alone} other files" if discovery.num_left_alone else ""
+        raise UsageError(f"{', '.join(names)}: expected videos, found none{others}; name files or their folder")
+
+
+def local_executor(engine: Engine, settings: BatchSettings, num_workers: int | None, most: int) -> Executor:
+    """Return processes on this machine, one a GPU where the generator runs on it."""
+    runtime = settings.upscale.generator.runtime
+    wants_gpu = engine.architecture != "bicubic" and (
+        runtime in GPU_RUNTIMES or (runtime == "auto" and settings.upscale.generator.precision != "int8")
+    )
+    num_gpus = len(find_gpus()) if wants_gpu and gpu_runs_torch() else 0
+    return LocalExecutor(share_out(num_workers, num_gpus=num_gpus, most=most))
+
+
+def _most_pieces(plan: Plan, settings: BatchSettings) -> int:
+    """Return how many tasks there may be at once: where files are few, long ones count by their segments."""
+    if settings.segment_s is None or len(plan.todo) >= usable_cores():
+        return max(1, len(plan.todo))
+    return sum(_pieces_of(Path(plan.entries[output].input), settings.segment_s) for output in plan.todo) or 1
+
+
+def _pieces_of(path: Path, segment_s: float) -> int:
+    try:
+        with open_container(path) as container:
+            seconds = (container.duration or 0) / 1e6
+    except (StreamsrError, FFmpegError, OSError):
+        return 1
+    return max(1, int(seconds / segment_s)) if seconds > 2 * segment_s else 1

@@ -1,0 +1,26 @@
+"""What kinds of failure there are, and which may pass."""
+
+from __future__ import annotations
+
+from streamsr.errors import InputError, InputUnsupported, OutputError, UsageError
+
+KINDS = ("unreadable", "incomplete", "unsupported", "engine", "disk")
+"""The source cannot be opened; it had damage, and what could be decoded is there; it, or what is asked of it, cannot be
+done at all; the generator or the worker failed; the result cannot be written."""
+
+PASSING = frozenset({"engine", "disk"})
+"""Kinds that another try may mend; the others depend on the source's content and the settings alone."""
+
+MOST_TRIES = 6
+"""Tries over all runs after which work that fails in a way that may pass is left alone too."""
+
+
+def kind_of(error: BaseException) -> str:
+    """Return which kind of failure an error is."""
+    if isinstance(error, OutputError):
+        return "disk"
+    if isinstance(error, (UsageError, InputUnsupported)):
+        return "unsupported"
+    if isinstance(error, InputError):
+        return "unreadable"
+    return "disk" if isinstance(error, OSError) else "engine"

@@ -1,0 +1,95 @@
+"""Segments: each enlarged by itself and kept under its key until its file is whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from streamsr.batch.key import work_key
+from streamsr.batch.tasks import JoinTask, PieceTask
+from streamsr.capture.spans import Span, SpanSource
+from streamsr.engine import find_engine
+from streamsr.job import Job, JobProgress
+from streamsr.sidecar import sidecar_path, write_sidecar
+
+TELLING = ("deinterlac", "interlaced", "size changed", "rebased", "times made", "hidden")
+"""Words of notices about what reaches over the border of a segment: then the file is done whole."""
+
+
+@dataclass(frozen=True)
+class KeptPiece:
+    """A finished segment.
+
+    Attributes:
+        path: of its video.
+        details: its sidecar, with ``shown``: time and duration of every picture, in the source's time base.
+    """
+
+    path: Path
+    details: dict[str, Any]
+
+
+def piece_path(folder: str, sha256: str, settings_key: str, span: Span, suffix: str) -> Path:
+    """Return where a segment lies once it is done; its sidecar beside it says that it is."""
+    return Path(folder) / (work_key(sha256, settings_key, segment=(span.start, span.stop)) + suffix)
+
+
+def path_of(task: PieceTask | JoinTask, span: Span) -> Path:
+    """Return where a segment of a task's file lies once it is done."""
+    return piece_path(task.pieces, task.sha256, task.settings_key, span, Path(task.name).suffix)
+
+
+def make_piece(task: PieceTask, tell: Callable[[JobProgress], None]) -> str | None:
+    """Enlarge a segment, unless it is there already.
+
+    Returns:
+        None when it lies under its key, else why its file is to be done whole.
+
+    Raises:
+        StreamsrError: see `streamsr.job.upscale_file`.
+    """
+    kept = path_of(task, task.span)
+    if sidecar_path(kept).is_file():
+        return None
+    engine, settings = find_engine(task.settings.generator.engine), replace(task.settings, audio="none")
+    draft = Path(task.folder) / kept.name
+    source = SpanSource(task.input, task.span, deinterlace=settings.read.deinterlace)
+    with source:
+        job = Job(f"{Path(task.input).name} from {task.span.start} on", source, draft, engine, settings)
+        failure = job.run(tell)
+        if failure is not None:
+            raise failure
+        details = job.describe(None)
+        odd = _oddity(job, [*source.info.notices, *source.report.notices])
+    if odd is not None:
+        return odd
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    draft.replace(kept)
+    write_sidecar(sidecar_path(kept), {**details, "shown": source.shown})
+    return None
+
+
+def read_pieces(task: JoinTask) -> list[KeptPiece]:
+    """Return the finished segments of a file, in order."""
+    paths = [path_of(task, span) for span in task.spans]
+    return [KeptPiece(path, json.loads(sidecar_path(path).read_text(encoding="ascii"))) for path in paths]
+
+
+def drop_pieces(paths: list[Path]) -> None:
+    """Remove segments whose file is whole."""
+    for path in paths:
+        sidecar_path(path).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
+def _oddity(job: Job, notices: list[str]) -> str | None:
+    """Return why a segment made by itself may not be what it would be in the whole file."""
+    told = [notice for notice in notices if any(word in notice for word in TELLING)]
+    if told:
+        return f"cannot be cut: {told[0]}"
+    if not job.complete or len(job.sink.report.paths) != 1:
+        return "cannot be cut: " + (job.source.report.gaps[0] if job.source.report.gaps else "its picture changes")
+    return None

@@ -1,0 +1,77 @@
+"""How an archive stands, read from its journals by whoever asks, from any terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from streamsr.batch.journal import Journal
+from streamsr.batch.outputs import HOUSE
+from streamsr.batch.planning import JOURNAL, shares
+from streamsr.errors import InputNotFound
+
+LATEST_FAILURES = 20
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """Return how the archive in a folder stands: counts, living runs, what they are at, and failures.
+
+    Raises:
+        InputNotFound: the folder has no journal.
+    """
+    paths = sorted((folder / HOUSE).glob(f"{JOURNAL}*.sqlite"))
+    if not paths:
+        raise InputNotFound(f"{folder}: expected the results of streamsr batch, found no journal; check the name")
+    rows, runs = [], []
+    for path in paths:
+        with Journal(path, only_read=True) as journal:
+            rows += journal.rows()
+            runs += [run for run in journal.runs() if run["alive"]]
+    alive = {run["id"] for run in runs}
+    working = [row for row in rows if row.state in ("running", "publishing")]
+    failed = [row for row in rows if row.state == "failed" or row.kind == "incomplete"]
+    return {
+        "counts": {**shares(rows), "incomplete": sum(row.kind == "incomplete" for row in rows)},
+        "runs": [{name: run[name] for name in ("id", "machine", "pid", "started")} for run in runs],
+        "working": [
+            {
+                "input": row.entry.input,
+                "output": row.entry.output,
+                "run": row.owner,
+                "alive": row.owner in alive,
+                **row.progress,
+            }
+            for row in working
+        ],
+        "failures": dict(Counter(row.kind for row in failed)),
+        "failed": [
+            {"input": row.entry.input, "kind": row.kind, "message": row.message, "tries": row.tries} for row in failed
+        ],
+    }
+
+
+def status_lines(status: dict[str, Any]) -> list[str]:
+    """Return how an archive stands as lines."""
+    counts = status["counts"]
+    total = sum(counts[state] for state in ("waiting", "running", "publishing", "done", "failed"))
+    at_work = counts["running"] + counts["publishing"]
+    lines = [
+        f"{total} files: {counts['done']} done ({counts['incomplete']} incomplete), {at_work} under way, "
+        f"{counts['waiting']} waiting, {counts['failed']} failed",
+        *(f"run {run['id']} on {run['machine']}, process {run['pid']}" for run in status["runs"]),
+    ]
+    if not status["runs"]:
+        left = at_work + counts["waiting"]
+        lines.append("no run is at it" + ("; the same command, or --continue, goes on" if left else ""))
+    lines += [_working_line(work) for work in status["working"]]
+    lines += [f"{failure['kind']}: {failure['message']}" for failure in status["failed"][:LATEST_FAILURES]]
+    more = len(status["failed"]) - LATEST_FAILURES
+    return [*lines, *([f"and {more} more failures"] if more > 0 else [])]
+
+
+def _working_line(work: dict[str, Any]) -> str:
+    if not work["alive"]:
+        return f"  {work['output']}: left by a run that ended"
+    parts = [f"{work.get('share', 0):.0%}", f"{work.get('fps', 0):.1f} fps", f"{work.get('skipped', 0):.0%} skipped"]
+    return f"  {work['output']}: {', '.join([*work.get('parts', []), *parts])}"
