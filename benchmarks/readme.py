@@ -203,8 +203,9 @@ def live_line() -> str:
     if not path.is_file():
         return ""
     result = load(path)
-    card = result["card"]
-    return f"On {card['cores']} cores ({card['processor']}; {card['date']}), sessions of {result['minutes']:g} minutes:"
+    card, shares = result["card"], result["sections"].get("none", {}).get("rung_shares", {})
+    rungs = ", ".join(f"{share:.0%} {rung}" for rung, share in sorted(shares.items(), key=lambda pair: -pair[1]))
+    return f"On {card['cores']} cores ({card['processor']}; {card['date']}); the rendered pictures were {rungs}:"
 
 
 def live_table() -> str:
@@ -212,11 +213,15 @@ def live_table() -> str:
     path = RESULTS / "live.json"
     if not path.is_file():
         return ""
-    goals = load(path)["goals"]
-    rows = [
-        [row["goal"], f"{row['most']:g}", f"{row['got']:g}", "" if row["reached"] else "**short**"] for row in goals
-    ]
-    return markdown(["live", "at most", "measured", ""], rows)
+    result = load(path)
+    rows = []
+    for row in result["goals"]:
+        section = result["sections"].get(row["section"], {})
+        minutes = f"{section['seconds'] / 60:.1f}" if "seconds" in section else ""
+        company = f"{section['cores_busy_with_others']:.1f}" if "cores_busy_with_others" in section else ""
+        short = "" if row["reached"] else "**short**"
+        rows.append([row["goal"], f"{row['most']:g}", f"{row['got']:g}", minutes, company, short])
+    return markdown(["live", "at most", "measured", "minutes", "cores busy with others", ""], rows)
 
 
 def batch_result() -> Any:

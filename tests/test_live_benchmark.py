@@ -106,9 +106,10 @@ def test_the_readmes_table_says_what_falls_short(tmp_path: Path, monkeypatch: py
     ]
     monkeypatch.setattr(readme, "RESULTS", tmp_path)
     assert readme.live_table() == ""
-    (tmp_path / "live.json").write_text(json.dumps({"goals": goals}))
+    sections = {"none": {"seconds": 600.0, "cores_busy_with_others": 0.25}}
+    (tmp_path / "live.json").write_text(json.dumps({"goals": goals, "sections": sections}))
     rows = readme.live_table().splitlines()
-    assert rows[2:] == ["| p50, ms | 33 | 12.5 |  |", "| older | 0 | 2 | **short** |"]
+    assert rows[2:] == ["| p50, ms | 33 | 12.5 | 10.0 | 0.2 |  |", "| older | 0 | 2 |  |  | **short** |"]
     assert (
         readme.filled("a <!-- live -->\nold\n<!-- /live --> b")
         == f"a <!-- live -->\n{readme.live_table()}\n<!-- /live --> b"
