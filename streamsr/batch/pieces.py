@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from streamsr.batch.key import work_key
+from streamsr.batch.resting import refuse_change
 from streamsr.batch.tasks import JoinTask, PieceTask
 from streamsr.capture.spans import Span, SpanSource
 from streamsr.engine import find_engine
@@ -49,8 +50,10 @@ def make_piece(task: PieceTask, tell: Callable[[JobProgress], None]) -> str | No
         None when it lies under its key, else why its file is to be done whole.
 
     Raises:
+        InputError: the file is not the one that was hashed, or cannot be read.
         StreamsrError: see `streamsr.job.upscale_file`.
     """
+    refuse_change(task.input, task.state)
     kept = path_of(task, task.span)
     if sidecar_path(kept).is_file():
         return None
@@ -66,6 +69,7 @@ def make_piece(task: PieceTask, tell: Callable[[JobProgress], None]) -> str | No
         odd = _oddity(job, [*source.info.notices, *source.report.notices])
     if odd is not None:
         return odd
+    refuse_change(task.input, task.state)
     kept.parent.mkdir(parents=True, exist_ok=True)
     draft.replace(kept)
     write_sidecar(sidecar_path(kept), {**details, "shown": source.shown})
@@ -73,7 +77,12 @@ def make_piece(task: PieceTask, tell: Callable[[JobProgress], None]) -> str | No
 
 
 def read_pieces(task: JoinTask) -> list[KeptPiece]:
-    """Return the finished segments of a file, in order."""
+    """Return the finished segments of a file, in order.
+
+    Raises:
+        InputError: the file is not the one that they were made from.
+    """
+    refuse_change(task.input, task.state)
     paths = [path_of(task, span) for span in task.spans]
     return [KeptPiece(path, json.loads(sidecar_path(path).read_text(encoding="ascii"))) for path in paths]
 

@@ -183,7 +183,7 @@ class BatchRun:
 
     def _take(self, item: Item, task: Task, outcome: Outcome) -> None:
         if isinstance(outcome, Cut):
-            item.sha256, item.spans = outcome.sha256, outcome.spans
+            item.sha256, item.state, item.spans = outcome.sha256, outcome.state, outcome.spans
             item.left = set(range(len(item.spans)))
             self._ready.extend((item, self._maker.piece_task(item, span)) for span in item.spans)
         elif isinstance(outcome, PieceMade) and isinstance(task, PieceTask):
@@ -236,7 +236,7 @@ class BatchRun:
             return
         self._drop(item)
         self.journal.fail(self.id, output, failed.kind, failed.message, again=again)
-        self._forget(item, keep_pieces=True)
+        self._forget(item, keep_pieces=failed.kind in PASSING)
         self.display.fail(item.entry.input, failed.kind, failed.message, again=again)
         if again:
             self._todo.append(output)
