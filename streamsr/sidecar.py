@@ -24,6 +24,12 @@ STATEMENT = (
     "Enlarged by a learned generator: detail was added that the camera did not record. Research use only; no medical "
     "claim. The original is the record."
 )
+INTERPOLATED_STATEMENT = (
+    "Enlarged by bicubic interpolation alone; no learned generator made it. The original is the record."
+)
+STATEMENTS = (STATEMENT, INTERPOLATED_STATEMENT)
+"""What a sidecar begins with, and is known by."""
+
 PACKAGES = ("torch", "openvino", "onnxruntime", "av", "numpy", "opencv-python")
 
 
@@ -161,6 +167,11 @@ def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
         raise OutputError(
             f"{path}: expected to write the sidecar, got {cause.strerror}; the video beside it is whole"
         ) from cause
+
+
+def statement_of(engine: Engine) -> str:
+    """Return what a reader of a result is to know first: whether a generator drew in it."""
+    return INTERPOLATED_STATEMENT if engine.kind == "interpolation" else STATEMENT
 
 
 def marks_of(engine: Engine) -> dict[str, str]:

@@ -18,7 +18,7 @@ from streamsr.batch.rows import Row
 from streamsr.config import BatchSettings
 from streamsr.engine import Engine
 from streamsr.errors import OutputError
-from streamsr.sidecar import STATEMENT, plain, versions
+from streamsr.sidecar import plain, statement_of, versions
 from streamsr.sinks.drafts import explain
 
 
@@ -46,7 +46,7 @@ def make_report(
     failures = [file for file in files if file["kind"] is not None]
     kinds = Counter(file["kind"] for file in failures)
     return {
-        "statement": STATEMENT,
+        "statement": statement_of(engine),
         "run": run,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(seconds, 1),
