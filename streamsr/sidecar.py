@@ -148,6 +148,20 @@ def sidecar_path(output: Path) -> Path:
     return output.with_name(output.name + ".json")
 
 
+def is_sidecar(content: object) -> bool:
+    """Whether the content of a JSON file is that of a result's sidecar."""
+    return isinstance(content, dict) and content.get("statement") in STATEMENTS and "outputs" in content
+
+
+def is_result(path: Path) -> bool:
+    """Whether a sidecar of ours lies beside a file and names it among its outputs."""
+    try:
+        content = json.loads(sidecar_path(path).read_text(encoding="ascii", errors="replace"))
+        return is_sidecar(content) and any(output["name"] == path.name for output in content["outputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
     """Write a sidecar aside, flush it and rename it into place.
 

@@ -369,3 +369,16 @@ def test_nothing_to_do_and_names_that_are_not_there_are_said(tmp_path: Path) -> 
         run_archive(tmp_path, out=tmp_path / "out")
     with pytest.raises(InputNotFound, match="no such file"):
         run_archive(tmp_path / "nothing.mp4", out=tmp_path / "out")
+
+
+def test_results_among_the_inputs_are_left_out_and_said_and_done_when_named(tmp_path: Path) -> None:
+    archive, first = make_archive(tmp_path / "in", 1), tmp_path / "first"
+    assert run_archive(archive, out=first)[0] == 0
+    with pytest.raises(UsageError, match="1 result of streamsr left out"):
+        run_archive(first, out=tmp_path / "out")
+    make_video(first / "more.mkv", **TINY)
+    code, witness = run_archive(first, out=tmp_path / "out")
+    assert (code, witness.made) == (0, ["more_bicubic-x2.mkv"])
+    assert witness.notes == ["1 result of streamsr left out of folders and globs; name them to do them"]
+    (result,) = first.glob("part 0/*.mkv")
+    assert len(run_archive(result, out=tmp_path / "out")[1].made) == 1

@@ -80,6 +80,8 @@ def enlarge_archive(
                 "template": destination.template,
             }
         )
+        if discovery.num_results:
+            display.note(results_line(discovery))
         try:
             recover(journal, run, destination)
             plan = make_plan(discovery, destination, engine, settings, journal)
@@ -130,7 +132,14 @@ def _run(
 def _refuse_nothing(names: Sequence[str], discovery: Discovery) -> None:
     if not discovery.files and not discovery.closed:
         others = f" among {discovery.num_left_alone} other files" if discovery.num_left_alone else ""
-        raise UsageError(f"{', '.join(names)}: expected videos, found none{others}; name files or their folder")
+        ours = f"; {results_line(discovery)}" if discovery.num_results else "; name files or their folder"
+        raise UsageError(f"{', '.join(names)}: expected videos, found none{others}{ours}")
+
+
+def results_line(discovery: Discovery) -> str:
+    """Say that results were left out, and how they are done."""
+    number = discovery.num_results
+    return f"{number} result{'s' * (number > 1)} of streamsr left out of folders and globs; name them to do them"
 
 
 def local_executor(engine: Engine, settings: BatchSettings, num_workers: int | None, most: int) -> Executor:

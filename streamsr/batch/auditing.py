@@ -16,7 +16,7 @@ from streamsr.batch.rows import Row
 from streamsr.config import ReadSettings
 from streamsr.engine import find_engine
 from streamsr.errors import EngineError, InputError, InputNotFound, OutputError, ResultDiffers
-from streamsr.sidecar import STATEMENTS, file_sha256, sidecar_path
+from streamsr.sidecar import file_sha256, is_sidecar, sidecar_path
 
 
 @dataclass
@@ -94,7 +94,7 @@ def _is_sidecar(path: Path) -> bool:
         content = json.loads(path.read_text(encoding="ascii", errors="replace"))
     except (OSError, ValueError):
         return Path(path.name.removesuffix(".json")).suffix != ""  # said to be damaged when it is read
-    return isinstance(content, dict) and content.get("statement") in STATEMENTS and "outputs" in content
+    return is_sidecar(content)
 
 
 def _by_name(folder: Path) -> dict[str, list[Path]]:

@@ -96,6 +96,10 @@ class TableDisplay:
         """Print why a file failed."""
         self._print(failed_line(name, kind, message, again=again), "red")
 
+    def note(self, line: str) -> None:
+        """Print it."""
+        self._print(line, "yellow")
+
     def end(self, board: Board, report: Mapping[str, Any]) -> None:
         """Print how the run went."""
         self._live.update(Text(""))
@@ -128,6 +132,11 @@ class LineDisplay:
         """Print why a file failed."""
         self._print(self._errors, failed_line(name, kind, message, again=again))
 
+    def note(self, line: str) -> None:
+        """Print it where errors go, so that it can be told from results."""
+        if not self._quiet:
+            self._print(self._errors, line)
+
     def end(self, board: Board, report: Mapping[str, Any]) -> None:
         """Print how the run went."""
         for line in () if self._quiet else end_lines(board, report):
@@ -138,7 +147,7 @@ class LineDisplay:
 
 
 class JsonLines:
-    """One JSON object a line: ``progress`` once a second, ``done`` and ``failed`` for files, ``report`` at the end."""
+    """One JSON object a line: ``progress`` once a second, ``done`` and ``failed`` for files, ``note``, ``report``."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -161,6 +170,10 @@ class JsonLines:
     def fail(self, name: str, kind: str, message: str, *, again: bool) -> None:
         """Print why a file failed."""
         self._print("failed", input=name, kind=kind, error=message, again=again)
+
+    def note(self, line: str) -> None:
+        """Print it as a note."""
+        self._print("note", text=line)
 
     def end(self, board: Board, report: Mapping[str, Any]) -> None:
         """Print how the run went."""
