@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -14,10 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from streamsr.batch.failures import failure_of
 from streamsr.batch.journal import Journal
 from streamsr.batch.outputs import HOUSE
 from streamsr.batch.rows import Again
-from streamsr.errors import InputNotFound, Interrupted, UsageError
+from streamsr.batch.tasks import Ended, Failed, Task
+from streamsr.errors import DiskFull, InputNotFound, Interrupted, OutputError, UsageError
+from streamsr.sinks.drafts import KEPT
 from tests.archives import BICUBIC, TINY, ended, events_of, make_archive, run_archive, start_batch, tree_of
 from tests.videos import make_video
 
@@ -167,12 +171,46 @@ def test_what_may_pass_is_tried_again_but_not_for_ever(tmp_path: Path) -> None:
     assert run_archive(archive, out=tmp_path / "out", retry_failed=True)[0] == 0
 
 
-def test_a_full_disk_is_a_failure_of_the_disk(tmp_path: Path, small_disk: Path) -> None:
+def test_a_full_disk_stops_the_run_and_costs_no_try(tmp_path: Path, small_disk: Path) -> None:
     archive = tmp_path / "in"
     archive.mkdir()
-    make_video(archive / "large.mkv", codec="ffv1", num_frames=60, width=256, height=256)
-    code, witness = run_archive(archive, out=small_disk / "out", retries=0)
-    assert (code, [kind for _, kind, _, _ in witness.failed]) == (1, ["disk"])
+    for name in ("a", "b", "c"):
+        make_video(archive / f"{name}.mkv", codec="ffv1", num_frames=60, width=256, height=256)
+    out = small_disk / "out"
+    for _ in range(8):
+        with pytest.raises(DiskFull, match="goes on when there is space") as caught:
+            run_archive(archive, out=out, num_workers=1)
+        assert caught.value.exit_code == 5
+        assert "is kept as" not in str(caught.value)
+    with Journal(out / HOUSE / "journal.sqlite", only_read=True) as journal:
+        assert [(row.state, row.tries) for row in journal.rows()] == [("waiting", 0)] * 3
+    claimed = [output for output, what in events_of(out) if what == "claimed"]
+    assert len(claimed) == 8, "one file a run is tried, and none of the others"
+
+
+def test_a_disk_that_fills_stops_the_run_whatever_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from streamsr.batch import local
+
+    started: list[Task] = []
+    full = Failed("disk", "no space left for x", full=True)
+    monkeypatch.setattr(
+        local.Worker, "start", lambda self, task: (started.append(task), setattr(self, "task", task.number))
+    )
+    monkeypatch.setattr(local.LocalExecutor, "wait", lambda self, timeout_s: [Ended(started[-1].number, full)])
+    archive, out = make_archive(tmp_path / "in", 4), tmp_path / "out"
+    with pytest.raises(DiskFull, match="0 of 4 files are done"):
+        run_archive(archive, out=out, num_workers=1)
+    assert len(started) == 1
+    with Journal(out / HOUSE / "journal.sqlite", only_read=True) as journal:
+        assert [(row.state, row.tries) for row in journal.rows()] == [("waiting", 0)] * 4
+
+
+def test_no_message_names_a_partial_file_that_is_gone() -> None:
+    kept = OutputError(f"no space left for a.mkv; {KEPT} a b.partial.mkv; free some space")
+    assert failure_of(kept) == Failed("disk", "no space left for a.mkv; free some space")
+    cause = OutputError("cannot write the sidecar")
+    cause.__cause__ = OSError(errno.ENOSPC, "no space")
+    assert failure_of(cause).full
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -23,7 +23,7 @@ from streamsr.batch.tasks import Executor
 from streamsr.capture.opening import open_container
 from streamsr.config import BatchSettings, usable_cores
 from streamsr.engine import Engine, find_engine
-from streamsr.errors import Interrupted, StreamsrError, UsageError
+from streamsr.errors import DiskFull, Interrupted, OutputError, StreamsrError, UsageError
 from streamsr.runtimes import GPU_RUNTIMES, gpu_runs_torch
 from streamsr.runtimes.nvidia import find_gpus
 
@@ -62,6 +62,7 @@ def enlarge_archive(
         InputError: a name, a list or a folder cannot be read.
         UsageError: two inputs have one output, or nothing was found.
         OutputError: the results' folder cannot be used.
+        DiskFull: a disk has no space left; nothing has lost a try.
         Interrupted: Ctrl-C; the same command goes on.
     """
     engine = find_engine(settings.upscale.generator.engine)
@@ -115,6 +116,8 @@ def _run(
             f"interrupted after {board.num_before + board.num_done} of {board.num_files} files; what is done is kept: "
             "the same command goes on"
         ) from cause
+    except OutputError as error:
+        raise (_full(batch, batch.full) if batch.full is not None else error) from error
     report = make_report(
         journal,
         run,
@@ -126,7 +129,15 @@ def _run(
     )
     _, page = write_report(destination.root, report, settings.shard)
     display.end(batch.board, {**report, "page": page})
+    if batch.full is not None:
+        raise _full(batch, batch.full)
     return exit_code_of(report["files"])
+
+
+def _full(batch: BatchRun, message: str) -> DiskFull:
+    board = batch.board
+    done = f"{board.num_before + board.num_done} of {board.num_files} files are done"
+    return DiskFull(f"{message}: the run stopped, {done}; the same command goes on when there is space")
 
 
 def _refuse_nothing(names: Sequence[str], discovery: Discovery) -> None:

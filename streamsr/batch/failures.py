@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+from streamsr.batch.tasks import Failed
 from streamsr.errors import InputError, InputUnsupported, OutputError, UsageError
+from streamsr.sinks.drafts import KEPT, is_full
 
 KINDS = ("unreadable", "incomplete", "unsupported", "engine", "disk")
 """The source cannot be opened; it had damage, and what could be decoded is there; it, or what is asked of it, cannot be
@@ -13,6 +17,20 @@ PASSING = frozenset({"engine", "disk"})
 
 MOST_TRIES = 6
 """Tries over all runs after which work that fails in a way that may pass is left alone too."""
+
+
+def message_of(error: BaseException) -> str:
+    """Return what an error says, but for the partial file that it names: a run removes the folder that it lies in.
+
+    >>> message_of(OutputError("no space left for a.mkv; what was written is kept as a.partial.mkv; free some space"))
+    'no space left for a.mkv; free some space'
+    """
+    return re.sub(rf"; {KEPT} [^;]*", "", str(error))
+
+
+def failure_of(error: BaseException) -> Failed:
+    """Return an error as the end of a task."""
+    return Failed(kind_of(error), message_of(error), full=is_full(error))
 
 
 def kind_of(error: BaseException) -> str:

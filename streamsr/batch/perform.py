@@ -10,7 +10,7 @@ from typing import Any
 
 from streamsr.batch.checking import check_result
 from streamsr.batch.contents import is_plain
-from streamsr.batch.failures import kind_of
+from streamsr.batch.failures import failure_of
 from streamsr.batch.key import work_key
 from streamsr.batch.pieces import make_piece
 from streamsr.batch.resting import changed, refuse_change, state_of
@@ -40,8 +40,7 @@ def perform(task: Task, tell: Tell) -> Outcome:
     before = task.state if isinstance(task, (PieceTask, JoinTask)) else state_of(task.input)
     outcome = _attempt(task, tell)
     if before and state_of(task.input) != before:  # whatever came of it, that is why, or it cannot be trusted
-        error = changed(task.input)
-        return Failed(kind_of(error), str(error))
+        return failure_of(changed(task.input))
     return outcome
 
 
@@ -49,9 +48,10 @@ def _attempt(task: Task, tell: Tell) -> Outcome:
     try:
         return _perform(task, tell)
     except StreamsrError as error:
-        return Failed(kind_of(error), str(error))
+        return failure_of(error)
     except OSError as cause:
-        return Failed(kind_of(cause), f"{task.input}: {cause.strerror or cause}: expected room and rights to work")
+        failed = failure_of(cause)
+        return replace(failed, message=f"{task.input}: {cause.strerror or cause}: expected room and rights to work")
     except Exception as cause:  # nobody foresaw it: this file is lost, the next is not
         return Failed("engine", str(unexpected(task.input, cause)))
 

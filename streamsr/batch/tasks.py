@@ -132,11 +132,13 @@ class Failed:
         kind: one of `streamsr.batch.failures.KINDS`.
         message: one line.
         whole: whether the file is to be done whole instead: it cannot be cut after all.
+        full: whether a disk has no space left, so that no other file can be made either.
     """
 
     kind: str
     message: str
     whole: bool = False
+    full: bool = False
 
 
 Outcome: TypeAlias = "Made | Cut | PieceMade | Failed"
