@@ -19,6 +19,7 @@ from streamsr.batch.failures import failure_of
 from streamsr.batch.journal import Journal
 from streamsr.batch.outputs import HOUSE
 from streamsr.batch.rows import Again
+from streamsr.batch.status import read_status, status_lines
 from streamsr.batch.tasks import Ended, Failed, Task
 from streamsr.errors import DiskFull, InputNotFound, Interrupted, OutputError, UsageError
 from streamsr.sinks.drafts import KEPT
@@ -124,6 +125,8 @@ def test_every_failure_is_classified_and_stops_no_other(tmp_path: Path) -> None:
         "sound.mp4": ("unsupported", "failed"),
     }
     assert witness.report["failures"] == {"unreadable": 3, "incomplete": 1, "unsupported": 1}
+    (line,) = [line for line in status_lines(read_status(tmp_path / "out")) if line.startswith("incomplete: ")]
+    assert "cut.ts" in line
     assert all("\n" not in file["message"] for file in files.values() if file["message"])
     code, witness = run_archive(archive, out=tmp_path / "out")
     assert (code, witness.made, witness.failed) == (1, [], []), "what stays broken is not tried again"
@@ -166,6 +169,9 @@ def test_what_may_pass_is_tried_again_but_not_for_ever(tmp_path: Path) -> None:
         assert code == 1
         tries.append(len(witness.failed))
     assert tries == [2, 2, 2, 0, 0]
+    assert witness.notes[0].startswith("not tried again after 6 tries: disk: ")
+    assert "clip 0" in witness.notes[0]
+    assert witness.notes[-1] == "1 not tried again before they change; --retry-failed tries them"
     blocked.unlink()
     assert run_archive(archive, out=tmp_path / "out")[0] == 1
     assert run_archive(archive, out=tmp_path / "out", retry_failed=True)[0] == 0
@@ -399,6 +405,21 @@ def test_shards_share_the_files_and_together_do_all(number: int, tmp_path: Path)
     assert len(made) == len(set(made)) == 7
     code, witness = run_archive(archive, out=out)
     assert (code, witness.made) == (0, []), "what shards did is done"
+    assert witness.report["counts"]["made_before"] == len(witness.report["files"]) == 7
+    assert read_status(out)["counts"]["done"] == 7
+
+
+def test_continue_alone_does_what_shards_have_left(tmp_path: Path) -> None:
+    archive, out = make_archive(tmp_path / "in", 5), tmp_path / "out"
+    (archive / "text.mp4").write_text("text")
+    for part in ("1/2", "2/2"):
+        ended(start_batch(archive, "-o", out, *ENGINE, "--shard", part))
+    (out / "part 0/clip 0_bicubic-x2.mkv").unlink()
+    code, text = ended(start_batch("--continue", "-o", out))
+    assert code == 1
+    assert "6 files: 1 made, 4 made before, 1 failed" in text
+    assert "not tried again after 1 try: unreadable: " in text
+    assert read_status(out)["counts"] | {"failed": 1, "done": 5, "waiting": 0} == read_status(out)["counts"]
 
 
 def test_nothing_to_do_and_names_that_are_not_there_are_said(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from av.error import FFmpegError
 
 from streamsr.batch.board import BatchDisplay
+from streamsr.batch.failures import failed_lines
 from streamsr.batch.inputs import Discovery, find_inputs
 from streamsr.batch.journal import Journal
 from streamsr.batch.local import LocalExecutor, share_out
 from streamsr.batch.outputs import Destination
-from streamsr.batch.planning import Plan, journal_path, make_plan, recover
+from streamsr.batch.planning import Plan, ended_elsewhere, journal_path, make_plan, recover
 from streamsr.batch.publish import make_root
 from streamsr.batch.report import exit_code_of, make_report, write_report
 from streamsr.batch.run import BatchRun
@@ -107,6 +108,8 @@ def _run(
     started_s = time.monotonic()
     for output, (kind, message) in plan.refused.items():
         display.fail(plan.entries[output].input, kind, message, again=False)
+    for line in failed_lines(plan.failed.values()):
+        display.note(line)
     batch = BatchRun(plan, destination, settings, journal=journal, run=run, executor=executor, display=display)
     try:
         batch.run()
@@ -126,6 +129,7 @@ def _run(
         settings,
         workers=executor.description,
         seconds=time.monotonic() - started_s,
+        elsewhere=ended_elsewhere(destination, journal.path),
     )
     _, page = write_report(destination.root, report, settings.shard)
     display.end(batch.board, {**report, "page": page})

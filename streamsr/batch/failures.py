@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from pathlib import Path
 
+from streamsr.batch.rows import Row
 from streamsr.batch.tasks import Failed
 from streamsr.errors import InputError, InputUnsupported, OutputError, UsageError
 from streamsr.sinks.drafts import KEPT, is_full
@@ -15,8 +18,29 @@ done at all; the generator or the worker failed; the result cannot be written.""
 PASSING = frozenset({"engine", "disk"})
 """Kinds that another try may mend; the others depend on the source's content and the settings alone."""
 
+MOST_LINES = 20
+"""Files that are named where there are many; the report has all."""
+
 MOST_TRIES = 6
 """Tries over all runs after which work that fails in a way that may pass is left alone too."""
+
+
+def named(name: str, kind: str, message: str) -> str:
+    """Return why a file failed in one line that names it."""
+    return f"{kind}: {message if Path(name).name in message else f'{name}: {message}'}"
+
+
+def failed_lines(rows: Collection[Row]) -> list[str]:
+    """Return which files are not tried again, and what tries them, as lines."""
+    if not rows:
+        return []
+    lines = [
+        f"not tried again after {row.tries} {'try' if row.tries == 1 else 'tries'}: "
+        + named(row.entry.input, row.kind or "engine", row.message or "failed")
+        for row in list(rows)[:MOST_LINES]
+    ]
+    more = [f"and {len(rows) - MOST_LINES} more"] if len(rows) > MOST_LINES else []
+    return [*lines, *more, f"{len(rows)} not tried again before they change; --retry-failed tries them"]
 
 
 def message_of(error: BaseException) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from streamsr.batch.journal import Journal
 from streamsr.batch.outputs import Destination
-from streamsr.batch.planning import journal_path
+from streamsr.batch.planning import journal_path, other_journals
 from streamsr.config import BatchSettings, GeneratorSettings, ReadSettings, UpscaleSettings
 from streamsr.errors import UsageError
 
@@ -21,21 +22,30 @@ def last_run(
     Args:
         destination: the folder.
         retry_failed: try what failed for good again this time.
-        shard: whose journal is read; None the only one.
+        shard: which one goes on; None does what all shards have left.
 
     Raises:
-        UsageError: there was none.
+        UsageError: there was none, or other shards are still at work.
     """
-    path = journal_path(destination, shard)
-    runs: list[dict[str, Any]] = []
-    if path.is_file():
-        with Journal(path, only_read=True) as journal:
-            runs = journal.runs()
+    runs = _runs(journal_path(destination, shard))
+    if shard is None:
+        paths = other_journals(destination, journal_path(destination, None))
+        others = [run for path in paths for run in _runs(path)]
+        if any(run["alive"] for run in others):
+            raise UsageError(f"{destination.root}: expected shards that have ended, some are at work; wait for them")
+        runs = sorted([*runs, *others], key=lambda run: float(run["started"]))
     if not runs:
         raise UsageError(f"{destination.root}: expected an earlier run to go on with, found none; name inputs")
     stated = runs[-1]["settings"]
-    settings = replace(_settings(stated["batch"]), retry_failed=retry_failed)
+    settings = replace(_settings(stated["batch"]), retry_failed=retry_failed, shard=shard)
     return stated["inputs"], stated["lists"], Destination(destination.root, stated["template"]), settings
+
+
+def _runs(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    with Journal(path, only_read=True) as journal:
+        return journal.runs()
 
 
 def _settings(stated: dict[str, Any]) -> BatchSettings:

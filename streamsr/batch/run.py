@@ -130,7 +130,8 @@ class BatchRun:
             output = self._todo.popleft()
             if self.journal.claim(self.id, output):
                 (row,) = self.journal.rows("WHERE output = ?", (pack(output),))
-                item = self._items[output] = Item(self.plan.entries[output], row)
+                before = row if row.details else self.plan.before.get(output, row)
+                item = self._items[output] = Item(self.plan.entries[output], before)
                 return item, self._maker.file_task(item, self.settings.segment_s)
             self._elsewhere.add(output)
         self._look_elsewhere()

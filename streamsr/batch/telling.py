@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamsr.batch.board import JOINING, BatchDisplay, Board, Desk, clock
+from streamsr.batch.failures import named
 
 PLAIN_INTERVAL_S = 10.0
 MOST_DESKS = 16
@@ -62,8 +63,7 @@ def done_line(name: str, details: Mapping[str, Any], incomplete: str | None) -> 
 
 def failed_line(name: str, kind: str, message: str, *, again: bool) -> str:
     """Return why a file failed in one line."""
-    line = message if Path(name).name in message else f"{name}: {message}"
-    return f"{kind}: {line}{'; trying again' if again else ''}"
+    return named(name, kind, message) + ("; trying again" if again else "")
 
 
 def end_lines(board: Board, report: Mapping[str, Any]) -> list[str]:
