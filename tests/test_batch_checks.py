@@ -19,6 +19,7 @@ from streamsr.batch.page import render_page
 from streamsr.config import ReadSettings
 from streamsr.errors import InputNotFound, ResultDiffers
 from tests.archives import BICUBIC, TINY, make_archive, run_archive
+from tests.test_cli import run
 from tests.videos import make_video
 
 
@@ -184,7 +185,24 @@ def test_what_is_gone_is_said(results: Path) -> None:
     path.unlink()
     assert "expected a file" in differing(results)[name][0]
     path.with_name(name + ".json").unlink()
-    assert "gone" in differing(results)[name][0]
+    assert differing(results)[name] == [f"{name} and its sidecar are gone"]
+
+
+def test_a_sidecar_that_is_gone_is_said_to_be_gone_alone(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = "clip 0_bicubic-x2.mkv"
+    path = results / "part 0" / name
+    path.with_name(name + ".json").unlink()
+    assert differing(results)[name] == [f"{name}.json is gone; what is known of it is in the journal"]
+    (finding,) = audit(path)
+    assert not finding.intact
+    monkeypatch.chdir(results.parent)
+    assert run("verify", results.name) == 1
+    lines = [line for line in capfd.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert all(line.startswith(f"{results.name}/") for line in lines[:-1]), "every path is as the user wrote it"
+    path.write_bytes(b"x")
+    assert len(differing(results)[name]) == 2
 
 
 def test_without_a_journal_sources_are_looked_for_where_one_says(results: Path, tmp_path: Path) -> None:

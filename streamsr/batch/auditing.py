@@ -50,17 +50,21 @@ def audit(target: Path, *, sources: Path | None = None, deep: bool = False) -> I
     Raises:
         InputNotFound: nothing is there, or no result.
     """
-    journal = read_journals(target if target.is_dir() else target.parent)
+    is_folder = target.is_dir()
+    journal = read_journals(target if is_folder else target.parent)
     sidecars = list(find_sidecars(target))
-    if not sidecars and not journal:
+    if not sidecars and not (journal if is_folder else target.resolve() in journal):
         raise InputNotFound(f"{target}: expected a result with its sidecar, or a folder of them, found none")
     originals = _by_name(sources) if sources is not None else {}
     for sidecar in sidecars:
         result = sidecar.with_name(sidecar.name.removesuffix(".json"))
         yield _audit_one(sidecar, journal.pop(result.resolve(), None), originals, deep)
-    for path, row in journal.items():
-        if target.is_dir() and row.state == "done":
-            yield Finding(path, [f"{path.name} and its sidecar are gone"])
+    here = {target / path.relative_to(target.resolve()): row for path, row in journal.items()} if is_folder else {}
+    if not is_folder and not sidecars and target.resolve() in journal:
+        here = {target: journal[target.resolve()]}
+    for path, row in here.items():
+        if row.state == "done":
+            yield _audit_without_sidecar(path, row)
 
 
 def read_journals(folder: Path) -> dict[Path, Row]:
@@ -122,6 +126,19 @@ def _audit_one(sidecar: Path, row: Row | None, originals: Mapping[str, list[Path
     _compare_engine(finding, content["engine"])
     if deep and source is not None and finding.intact:
         _compare_content(finding, source, [sidecar.with_name(output["name"]) for output in outputs], content)
+    return finding
+
+
+def _audit_without_sidecar(result: Path, row: Row) -> Finding:
+    """Say what is left of a result whose sidecar is gone, by the journal alone."""
+    files = {Path(file["to"]).name: file for file in row.details.get("files", ())}
+    gone = [name for name in files if not result.with_name(name).is_file()]
+    if len(gone) == len(files):
+        return Finding(result, [f"{result.name} and its sidecar are gone"])
+    finding = Finding(result, [f"{name} is gone; what is known of it is in the journal" for name in gone])
+    for name, file in files.items():
+        if name not in gone:
+            _compare(finding, result.with_name(name), file, "result")
     return finding
 
 
