@@ -81,7 +81,7 @@ def test_other_settings_replace_nothing_unless_allowed(tmp_path: Path) -> None:
     other = replace(BICUBIC, codec="libx264")
     code, witness = run_archive(archive, out=tmp_path / "out", upscale=other)
     assert code == 1
-    assert [(kind, "other settings" in message) for _, kind, message, _ in witness.failed] == [("disk", True)]
+    assert [(kind, "other settings" in message) for _, kind, message, _ in witness.failed] == [("taken", True)]
     code, witness = run_archive(archive, out=tmp_path / "out", upscale=replace(other, overwrite=True))
     assert (code, len(witness.made)) == (0, 1)
 
@@ -91,9 +91,13 @@ def test_a_stranger_in_the_place_of_a_result_is_left_alone(tmp_path: Path) -> No
     stranger = tmp_path / "out/part 0/clip 0_bicubic-x2.mkv"
     stranger.parent.mkdir(parents=True)
     stranger.write_text("mine")
-    code, witness = run_archive(archive, out=tmp_path / "out", retries=0)
-    assert (code, [kind for _, kind, _, _ in witness.failed]) == (1, ["disk"])
+    code, witness = run_archive(archive, out=tmp_path / "out")
+    assert (code, [(kind, again) for _, kind, _, again in witness.failed]) == (1, [("taken", False)])
+    code, witness = run_archive(archive, out=tmp_path / "out")
+    assert (code, witness.failed, len(witness.notes)) == (1, [], 2), "it is not decoded again as long as it is there"
     assert stranger.read_text() == "mine"
+    stranger.unlink()
+    assert run_archive(archive, out=tmp_path / "out")[0] == 0
 
 
 # --- failures

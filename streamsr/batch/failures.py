@@ -8,12 +8,13 @@ from pathlib import Path
 
 from streamsr.batch.rows import Row
 from streamsr.batch.tasks import Failed
-from streamsr.errors import InputError, InputUnsupported, OutputError, UsageError
+from streamsr.errors import InputError, InputUnsupported, OutputError, OutputExists, UsageError
 from streamsr.sinks.drafts import KEPT, is_full
 
-KINDS = ("unreadable", "incomplete", "unsupported", "engine", "disk")
+KINDS = ("unreadable", "incomplete", "unsupported", "engine", "disk", "taken")
 """The source cannot be opened; it had damage, and what could be decoded is there; it, or what is asked of it, cannot be
-done at all; the generator or the worker failed; the result cannot be written."""
+done at all; the generator or the worker failed; the result cannot be written; its
+name has another file, or a result of other settings."""
 
 PASSING = frozenset({"engine", "disk"})
 """Kinds that another try may mend; the others depend on the source's content and the settings alone."""
@@ -59,6 +60,8 @@ def failure_of(error: BaseException) -> Failed:
 
 def kind_of(error: BaseException) -> str:
     """Return which kind of failure an error is."""
+    if isinstance(error, OutputExists):
+        return "taken"
     if isinstance(error, OutputError):
         return "disk"
     if isinstance(error, (UsageError, InputUnsupported)):

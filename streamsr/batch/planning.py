@@ -18,7 +18,7 @@ from streamsr.batch.rows import Again, Entry, Row, merge_rows
 from streamsr.config import BatchSettings
 from streamsr.engine import Engine
 from streamsr.errors import OutputError, UsageError
-from streamsr.sidecar import file_sha256
+from streamsr.sidecar import file_sha256, sidecar_path
 
 JOURNAL = "journal"
 
@@ -133,7 +133,7 @@ def make_plan(
         elif row.state == "done":
             _weigh_done(plan, again, entry, row, destination, settings, journal)
         else:
-            _weigh_failed(plan, again, entry, row, settings)
+            _weigh_failed(plan, again, entry, row, destination, settings)
     plan.before = {output: rows[output] for output in plan.todo if output in rows}
     journal.plan((plan.entries[output] for output in plan.todo), again=again)
     return plan
@@ -175,7 +175,7 @@ def _weigh_done(
             _do_again(plan, again, row, anew=True)
         else:
             plan.refused[output] = (
-                "disk",
+                "taken",
                 f"{destination.root / output} was made with other settings: it was not replaced; name another folder, "
                 "or allow it with -y",
             )
@@ -187,9 +187,14 @@ def _weigh_done(
         _do_again(plan, again, row, anew=True)
 
 
-def _weigh_failed(plan: Plan, again: dict[str, Again], entry: Entry, row: Row, settings: BatchSettings) -> None:
+def _weigh_failed(
+    plan: Plan, again: dict[str, Again], entry: Entry, row: Row, destination: Destination, settings: BatchSettings
+) -> None:
     """Decide whether what failed is worth another try."""
-    changed = entry != row.entry
+    first = destination.root / entry.output
+    is_free = row.kind == "taken" and not (first.exists() or sidecar_path(first).exists())
+    may_replace = row.kind == "taken" and settings.upscale.overwrite
+    changed = entry != row.entry or is_free or may_replace
     may_pass = row.kind in PASSING and row.tries < MOST_TRIES
     if settings.retry_failed or changed or may_pass:
         _do_again(plan, again, row, anew=settings.retry_failed or changed)
