@@ -125,6 +125,15 @@ def test_files_that_would_meet_are_kept_apart(tmp_path: Path) -> None:
     ]
 
 
+def test_a_template_with_the_folder_keeps_files_apart(tmp_path: Path) -> None:
+    touch(tmp_path, "p1/a.mp4", "p2/a.mp4", "p2/a.avi")
+    template = f"{tmp_path}/out/%(folder)s/%(stem)s.%(ext)s"
+    assert outputs(tmp_path / "p1", tmp_path / "p2/a.mp4", output=template) == ["p1/a.mkv", "p2/a.mkv"]
+    assert outputs(tmp_path / "p2", output=template) == ["a.avi.mkv", "a.mp4.mkv"]
+    with pytest.raises(UsageError, match=r"put %\(name\)s into"):
+        outputs(tmp_path / "p2", output=f"{tmp_path}/out/%(stem)s.%(ext)s")
+
+
 def test_a_template_that_makes_files_meet_is_refused_with_a_way_out(tmp_path: Path) -> None:
     touch(tmp_path, "p1/a.mp4", "p2/a.mp4")
     with pytest.raises(UsageError, match=r"%\(folder\)s"):
