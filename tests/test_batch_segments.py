@@ -14,6 +14,7 @@ import pytest
 
 from streamsr.batch.outputs import HOUSE
 from streamsr.config import UpscaleSettings
+from streamsr.errors import Interrupted
 from streamsr.sidecar import file_sha256
 from tests.archives import BICUBIC, TINY, Witness, run_archive
 from tests.test_spans import HEVC, OPEN, UNEVEN
@@ -199,6 +200,46 @@ def test_a_changed_source_is_hashed_anew_before_it_is_cut(tmp_path: Path) -> Non
     known = sidecar_of(out / "a_bicubic-x2.mkv")
     assert known["segments"]
     assert known["input"]["sha256"] == file_sha256(video)
+
+
+@pytest.mark.parametrize("change", ["changed", "gone"])
+def test_segments_that_nothing_waits_for_are_removed_by_the_next_run(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, out = tmp_path / "in", tmp_path / "out"
+    archive.mkdir()
+    video = make_video(archive / "a.mkv", **{**TINY, "num_frames": 30})
+    make_video(archive / "b.mkv", **{**TINY, "num_frames": 30}, first_number=5)
+    interrupt_after(2, archive, out, monkeypatch)
+    pieces = out / HOUSE / "pieces"
+    assert len(list(pieces.glob("*.mkv"))) >= 1
+    (pieces / "half.mkv").write_bytes(b"left by a kill")
+    assert run_archive(archive / "b.mkv", out=out, segment_s=0.2, num_workers=1)[0] == 0
+    assert list(pieces.glob("*.mkv")), "its file still waits"
+    assert not (pieces / "half.mkv").exists()
+    make_video(video, **{**TINY, "num_frames": 3}) if change == "changed" else video.unlink()
+    assert run_archive(archive, out=out, segment_s=0.2, num_workers=1)[0] == 0
+    assert not list(pieces.iterdir())
+
+
+def interrupt_after(number: int, archive: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run until some segments are done, then as if Ctrl-C were pressed."""
+    from streamsr.batch import local
+    from streamsr.batch.tasks import PieceTask, Task
+
+    given: list[Task] = []
+    start = local.Worker.start
+
+    def start_some(self: local.Worker, task: Task) -> None:
+        given.append(task)
+        if sum(isinstance(one, PieceTask) for one in given) > number:
+            raise KeyboardInterrupt
+        start(self, task)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(local.Worker, "start", start_some)
+        with pytest.raises(Interrupted):
+            run_archive(archive, out=out, segment_s=0.2, num_workers=1)
 
 
 def sidecar_of(path: Path) -> dict[str, Any]:

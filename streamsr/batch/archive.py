@@ -16,7 +16,8 @@ from streamsr.batch.inputs import Discovery, find_inputs
 from streamsr.batch.journal import Journal
 from streamsr.batch.local import LocalExecutor, share_out
 from streamsr.batch.outputs import Destination
-from streamsr.batch.planning import Plan, ended_elsewhere, journal_path, make_plan, recover
+from streamsr.batch.pieces import drop_orphans
+from streamsr.batch.planning import Plan, ended_elsewhere, journal_path, make_plan, other_journals, recover
 from streamsr.batch.publish import make_root
 from streamsr.batch.report import exit_code_of, make_report, write_report
 from streamsr.batch.run import BatchRun
@@ -88,6 +89,7 @@ def enlarge_archive(
             recover(journal, run, destination)
             plan = make_plan(discovery, destination, engine, settings, journal)
             make = make_executor or (lambda most: local_executor(engine, settings, num_workers, most))
+            _drop_orphans(destination, journal, run)
             executor = make(_most_pieces(plan, settings))
             return _run(plan, destination, engine, settings, journal, run, executor, display)
         finally:
@@ -136,6 +138,17 @@ def _run(
     if batch.full is not None:
         raise _full(batch, batch.full)
     return exit_code_of(report["files"])
+
+
+def _drop_orphans(destination: Destination, journal: Journal, run: str) -> None:
+    """Remove segments that nothing waits for; where another run may be at it, only those that none can use."""
+    rows, runs = journal.rows(), journal.runs()
+    for path in other_journals(destination, journal.path):
+        with Journal(path, only_read=True) as other:
+            rows, runs = [*rows, *other.rows()], [*runs, *other.runs()]
+    wanted = {(row.entry.input, row.entry.settings) for row in rows if row.state != "done"}
+    alone = not any(one["alive"] for one in runs if one["id"] != run)
+    drop_orphans(destination.house / "pieces", wanted, alone=alone)
 
 
 def _full(batch: BatchRun, message: str) -> DiskFull:
