@@ -221,10 +221,14 @@ def test_without_a_journal_sources_are_looked_for_where_one_says(results: Path, 
 def test_long_paths_break_behind_their_slashes(results: Path) -> None:
     report = json.loads((results / "report.json").read_text())
     report["files"] = [{**file, "thumbnails": None} for file in report["files"]]
-    report["files"][0] |= {"input": "/archive/part 1/x.mp4", "kind": "disk", "message": "cannot write /out/x.mkv"}
+    report["files"][0] |= {
+        "input": "/archive/part 1/x.mp4",
+        "kind": "disk",
+        "message": "/archive/part 1/x.mp4: cannot write /out/x.mkv",
+    }
     page = render_page(report)
     assert "<td>/<wbr>archive/<wbr>part 1/<wbr>x.mp4</td>" in page
-    assert "cannot write /<wbr>out/<wbr>x.mkv" in page
+    assert "<td>cannot write /<wbr>out/<wbr>x.mkv</td>" in page
     assert "</<wbr>" not in page, "no slash of a tag is broken"
 
 

@@ -56,11 +56,16 @@ def _counts(report: Mapping[str, Any]) -> str:
 def _failures(files: Iterable[Mapping[str, Any]]) -> str:
     rows = [
         f'<tr><td>{_path(file["input"])}</td><td class="bad">{_text(file["kind"])}</td>'
-        f"<td>{_path(file['message'])}</td><td>{file['tries']}</td></tr>"
+        f"<td>{_path(_reason(file))}</td><td>{file['tries']}</td></tr>"
         for file in files
     ]
     head = '<tr><th class="path">input</th><th class="kind">kind</th><th>why</th><th class="tries">tries</th></tr>'
     return f'<h2>Failures</h2><table class="failures">{head}{"".join(rows)}</table>'
+
+
+def _reason(file: Mapping[str, Any]) -> str:
+    """Return why a file failed, without its own path, which stands beside it."""
+    return str(file["message"]).removeprefix(f"{file['input']}: ")
 
 
 def _results(files: list[Mapping[str, Any]]) -> str:
