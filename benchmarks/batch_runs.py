@@ -37,6 +37,9 @@ class Silence:
         """End the benchmark: its clips do not fail."""
         raise RuntimeError(f"{name}: {kind}: {message}")
 
+    def note(self, line: str) -> None:
+        """Show nothing."""
+
     def end(self, board: Board, report: Mapping[str, Any]) -> None:
         """Show nothing."""
 

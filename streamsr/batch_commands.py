@@ -63,6 +63,7 @@ Output = Annotated[str, typer.Option("-o", "--output", help="Folder, or names: '
 
 @batch_app.command()
 def run(
+    context: typer.Context,
     inputs: Inputs = None,
     output: Output = "enlarged/",
     lists: Annotated[list[str] | None, typer.Option("--list", help="File with one name a line; - is stdin.")] = None,
@@ -136,7 +137,8 @@ def run(
             raise UsageError("expected inputs, got none; name files or folders, or --continue with -o FOLDER")
         from streamsr.batch.resuming import last_run
 
-        names, files, destination, settings = last_run(destination, retry_failed=retry_failed, shard=settings.shard)
+        asked = asked_for(context)
+        names, files, destination, settings = last_run(destination, settings, asked)
     code = enlarge(
         names,
         files,
@@ -150,6 +152,12 @@ def run(
     )
     if code:
         raise typer.Exit(code)
+
+
+def asked_for(context: typer.Context) -> set[str]:
+    """Return the options that stand in the command itself."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
 def enlarge(

@@ -19,13 +19,13 @@ from streamsr.naming import output_path
 from streamsr.pipeline import Pipeline
 from streamsr.results import make_sink
 from streamsr.sidecar import (
-    STATEMENT,
     describe_colour,
     describe_consistency,
     describe_engine,
     describe_file,
     describe_timings,
     sidecar_path,
+    statement_of,
     versions,
     write_sidecar,
 )
@@ -219,7 +219,7 @@ class Job:
         read, written, info = self.source.report, self.sink.report, self.source.info
         path = Path(self.name)
         return {
-            "statement": STATEMENT,
+            "statement": statement_of(self.engine),
             "input": describe_file(path) if path.is_file() else {"name": self.name},
             "outputs": [describe_file(path) for path in written.paths],
             "engine": describe_engine(

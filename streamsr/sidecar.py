@@ -24,6 +24,12 @@ STATEMENT = (
     "Enlarged by a learned generator: detail was added that the camera did not record. Research use only; no medical "
     "claim. The original is the record."
 )
+INTERPOLATED_STATEMENT = (
+    "Enlarged by bicubic interpolation alone; no learned generator made it. The original is the record."
+)
+STATEMENTS = (STATEMENT, INTERPOLATED_STATEMENT)
+"""What a sidecar begins with, and is known by."""
+
 PACKAGES = ("torch", "openvino", "onnxruntime", "av", "numpy", "opencv-python")
 
 
@@ -142,6 +148,20 @@ def sidecar_path(output: Path) -> Path:
     return output.with_name(output.name + ".json")
 
 
+def is_sidecar(content: object) -> bool:
+    """Whether the content of a JSON file is that of a result's sidecar."""
+    return isinstance(content, dict) and content.get("statement") in STATEMENTS and "outputs" in content
+
+
+def is_result(path: Path) -> bool:
+    """Whether a sidecar of ours lies beside a file and names it among its outputs."""
+    try:
+        content = json.loads(sidecar_path(path).read_text(encoding="ascii", errors="replace"))
+        return is_sidecar(content) and any(output["name"] == path.name for output in content["outputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
     """Write a sidecar aside, flush it and rename it into place.
 
@@ -161,6 +181,11 @@ def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
         raise OutputError(
             f"{path}: expected to write the sidecar, got {cause.strerror}; the video beside it is whole"
         ) from cause
+
+
+def statement_of(engine: Engine) -> str:
+    """Return what a reader of a result is to know first: whether a generator drew in it."""
+    return INTERPOLATED_STATEMENT if engine.kind == "interpolation" else STATEMENT
 
 
 def marks_of(engine: Engine) -> dict[str, str]:

@@ -30,6 +30,7 @@ class Witness:
     def __init__(self) -> None:
         self.made: list[str] = []
         self.failed: list[tuple[str, str, str, bool]] = []
+        self.notes: list[str] = []
         self.report: dict[str, Any] = {}
 
     def update(self, board: Board) -> None:
@@ -40,6 +41,9 @@ class Witness:
 
     def fail(self, name: str, kind: str, message: str, *, again: bool) -> None:
         self.failed.append((Path(name).name, kind, message, again))
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
 
     def end(self, board: Board, report: Mapping[str, Any]) -> None:
         self.report = dict(report)

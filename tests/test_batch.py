@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -14,10 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from streamsr.batch.failures import failure_of
 from streamsr.batch.journal import Journal
 from streamsr.batch.outputs import HOUSE
 from streamsr.batch.rows import Again
-from streamsr.errors import InputNotFound, Interrupted, UsageError
+from streamsr.batch.status import read_status, status_lines
+from streamsr.batch.tasks import Ended, Failed, Task
+from streamsr.errors import DiskFull, InputNotFound, Interrupted, OutputError, UsageError
+from streamsr.sinks.drafts import KEPT
 from tests.archives import BICUBIC, TINY, ended, events_of, make_archive, run_archive, start_batch, tree_of
 from tests.videos import make_video
 
@@ -76,7 +81,7 @@ def test_other_settings_replace_nothing_unless_allowed(tmp_path: Path) -> None:
     other = replace(BICUBIC, codec="libx264")
     code, witness = run_archive(archive, out=tmp_path / "out", upscale=other)
     assert code == 1
-    assert [(kind, "other settings" in message) for _, kind, message, _ in witness.failed] == [("disk", True)]
+    assert [(kind, "other settings" in message) for _, kind, message, _ in witness.failed] == [("taken", True)]
     code, witness = run_archive(archive, out=tmp_path / "out", upscale=replace(other, overwrite=True))
     assert (code, len(witness.made)) == (0, 1)
 
@@ -86,9 +91,13 @@ def test_a_stranger_in_the_place_of_a_result_is_left_alone(tmp_path: Path) -> No
     stranger = tmp_path / "out/part 0/clip 0_bicubic-x2.mkv"
     stranger.parent.mkdir(parents=True)
     stranger.write_text("mine")
-    code, witness = run_archive(archive, out=tmp_path / "out", retries=0)
-    assert (code, [kind for _, kind, _, _ in witness.failed]) == (1, ["disk"])
+    code, witness = run_archive(archive, out=tmp_path / "out")
+    assert (code, [(kind, again) for _, kind, _, again in witness.failed]) == (1, [("taken", False)])
+    code, witness = run_archive(archive, out=tmp_path / "out")
+    assert (code, witness.failed, len(witness.notes)) == (1, [], 2), "it is not decoded again as long as it is there"
     assert stranger.read_text() == "mine"
+    stranger.unlink()
+    assert run_archive(archive, out=tmp_path / "out")[0] == 0
 
 
 # --- failures
@@ -120,6 +129,8 @@ def test_every_failure_is_classified_and_stops_no_other(tmp_path: Path) -> None:
         "sound.mp4": ("unsupported", "failed"),
     }
     assert witness.report["failures"] == {"unreadable": 3, "incomplete": 1, "unsupported": 1}
+    (line,) = [line for line in status_lines(read_status(tmp_path / "out")) if line.startswith("incomplete: ")]
+    assert "cut.ts" in line
     assert all("\n" not in file["message"] for file in files.values() if file["message"])
     code, witness = run_archive(archive, out=tmp_path / "out")
     assert (code, witness.made, witness.failed) == (1, [], []), "what stays broken is not tried again"
@@ -162,17 +173,54 @@ def test_what_may_pass_is_tried_again_but_not_for_ever(tmp_path: Path) -> None:
         assert code == 1
         tries.append(len(witness.failed))
     assert tries == [2, 2, 2, 0, 0]
+    assert witness.notes[0].startswith("not tried again after 6 tries: disk: ")
+    assert "clip 0" in witness.notes[0]
+    assert witness.notes[-1] == "1 not tried again before they change; --retry-failed tries them"
     blocked.unlink()
     assert run_archive(archive, out=tmp_path / "out")[0] == 1
     assert run_archive(archive, out=tmp_path / "out", retry_failed=True)[0] == 0
 
 
-def test_a_full_disk_is_a_failure_of_the_disk(tmp_path: Path, small_disk: Path) -> None:
+def test_a_full_disk_stops_the_run_and_costs_no_try(tmp_path: Path, small_disk: Path) -> None:
     archive = tmp_path / "in"
     archive.mkdir()
-    make_video(archive / "large.mkv", codec="ffv1", num_frames=60, width=256, height=256)
-    code, witness = run_archive(archive, out=small_disk / "out", retries=0)
-    assert (code, [kind for _, kind, _, _ in witness.failed]) == (1, ["disk"])
+    for name in ("a", "b", "c"):
+        make_video(archive / f"{name}.mkv", codec="ffv1", num_frames=60, width=256, height=256)
+    out = small_disk / "out"
+    for _ in range(8):
+        with pytest.raises(DiskFull, match="goes on when there is space") as caught:
+            run_archive(archive, out=out, num_workers=1)
+        assert caught.value.exit_code == 5
+        assert "is kept as" not in str(caught.value)
+    with Journal(out / HOUSE / "journal.sqlite", only_read=True) as journal:
+        assert [(row.state, row.tries) for row in journal.rows()] == [("waiting", 0)] * 3
+    claimed = [output for output, what in events_of(out) if what == "claimed"]
+    assert len(claimed) == 8, "one file a run is tried, and none of the others"
+
+
+def test_a_disk_that_fills_stops_the_run_whatever_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from streamsr.batch import local
+
+    started: list[Task] = []
+    full = Failed("disk", "no space left for x", full=True)
+    monkeypatch.setattr(
+        local.Worker, "start", lambda self, task: (started.append(task), setattr(self, "task", task.number))
+    )
+    monkeypatch.setattr(local.LocalExecutor, "wait", lambda self, timeout_s: [Ended(started[-1].number, full)])
+    archive, out = make_archive(tmp_path / "in", 4), tmp_path / "out"
+    with pytest.raises(DiskFull, match="0 of 4 files are done"):
+        run_archive(archive, out=out, num_workers=1)
+    assert len(started) == 1
+    with Journal(out / HOUSE / "journal.sqlite", only_read=True) as journal:
+        assert [(row.state, row.tries) for row in journal.rows()] == [("waiting", 0)] * 4
+
+
+def test_no_message_names_a_partial_file_that_is_gone() -> None:
+    kept = OutputError(f"no space left for a.mkv; {KEPT} a b.partial.mkv; free some space")
+    assert failure_of(kept) == Failed("disk", "no space left for a.mkv; free some space")
+    cause = OutputError("cannot write the sidecar")
+    cause.__cause__ = OSError(errno.ENOSPC, "no space")
+    assert failure_of(cause).full
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -361,6 +409,21 @@ def test_shards_share_the_files_and_together_do_all(number: int, tmp_path: Path)
     assert len(made) == len(set(made)) == 7
     code, witness = run_archive(archive, out=out)
     assert (code, witness.made) == (0, []), "what shards did is done"
+    assert witness.report["counts"]["made_before"] == len(witness.report["files"]) == 7
+    assert read_status(out)["counts"]["done"] == 7
+
+
+def test_continue_alone_does_what_shards_have_left(tmp_path: Path) -> None:
+    archive, out = make_archive(tmp_path / "in", 5), tmp_path / "out"
+    (archive / "text.mp4").write_text("text")
+    for part in ("1/2", "2/2"):
+        ended(start_batch(archive, "-o", out, *ENGINE, "--shard", part))
+    (out / "part 0/clip 0_bicubic-x2.mkv").unlink()
+    code, text = ended(start_batch("--continue", "-o", out))
+    assert code == 1
+    assert "6 files: 1 made, 4 made before, 1 failed" in text
+    assert "not tried again after 1 try: unreadable: " in text
+    assert read_status(out)["counts"] | {"failed": 1, "done": 5, "waiting": 0} == read_status(out)["counts"]
 
 
 def test_nothing_to_do_and_names_that_are_not_there_are_said(tmp_path: Path) -> None:
@@ -369,3 +432,16 @@ def test_nothing_to_do_and_names_that_are_not_there_are_said(tmp_path: Path) -> 
         run_archive(tmp_path, out=tmp_path / "out")
     with pytest.raises(InputNotFound, match="no such file"):
         run_archive(tmp_path / "nothing.mp4", out=tmp_path / "out")
+
+
+def test_results_among_the_inputs_are_left_out_and_said_and_done_when_named(tmp_path: Path) -> None:
+    archive, first = make_archive(tmp_path / "in", 1), tmp_path / "first"
+    assert run_archive(archive, out=first)[0] == 0
+    with pytest.raises(UsageError, match="1 result of streamsr left out"):
+        run_archive(first, out=tmp_path / "out")
+    make_video(first / "more.mkv", **TINY)
+    code, witness = run_archive(first, out=tmp_path / "out")
+    assert (code, witness.made) == (0, ["more_bicubic-x2.mkv"])
+    assert witness.notes == ["1 result of streamsr left out of folders and globs; name them to do them"]
+    (result,) = first.glob("part 0/*.mkv")
+    assert len(run_archive(result, out=tmp_path / "out")[1].made) == 1

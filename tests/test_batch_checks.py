@@ -19,6 +19,7 @@ from streamsr.batch.page import render_page
 from streamsr.config import ReadSettings
 from streamsr.errors import InputNotFound, ResultDiffers
 from tests.archives import BICUBIC, TINY, make_archive, run_archive
+from tests.test_cli import run
 from tests.videos import make_video
 
 
@@ -184,7 +185,24 @@ def test_what_is_gone_is_said(results: Path) -> None:
     path.unlink()
     assert "expected a file" in differing(results)[name][0]
     path.with_name(name + ".json").unlink()
-    assert "gone" in differing(results)[name][0]
+    assert differing(results)[name] == [f"{name} and its sidecar are gone"]
+
+
+def test_a_sidecar_that_is_gone_is_said_to_be_gone_alone(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = "clip 0_bicubic-x2.mkv"
+    path = results / "part 0" / name
+    path.with_name(name + ".json").unlink()
+    assert differing(results)[name] == [f"{name}.json is gone; what is known of it is in the journal"]
+    (finding,) = audit(path)
+    assert not finding.intact
+    monkeypatch.chdir(results.parent)
+    assert run("verify", results.name) == 1
+    lines = [line for line in capfd.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert all(line.startswith(f"{results.name}/") for line in lines[:-1]), "every path is as the user wrote it"
+    path.write_bytes(b"x")
+    assert len(differing(results)[name]) == 2
 
 
 def test_without_a_journal_sources_are_looked_for_where_one_says(results: Path, tmp_path: Path) -> None:
@@ -198,6 +216,20 @@ def test_without_a_journal_sources_are_looked_for_where_one_says(results: Path, 
     assert finding.notes == []
     with pytest.raises(InputNotFound):
         list(audit(tmp_path / "in"))
+
+
+def test_long_paths_break_behind_their_slashes(results: Path) -> None:
+    report = json.loads((results / "report.json").read_text())
+    report["files"] = [{**file, "thumbnails": None} for file in report["files"]]
+    report["files"][0] |= {
+        "input": "/archive/part 1/x.mp4",
+        "kind": "disk",
+        "message": "/archive/part 1/x.mp4: cannot write /out/x.mkv",
+    }
+    page = render_page(report)
+    assert "<td>/<wbr>archive/<wbr>part 1/<wbr>x.mp4</td>" in page
+    assert "<td>cannot write /<wbr>out/<wbr>x.mkv</td>" in page
+    assert "</<wbr>" not in page, "no slash of a tag is broken"
 
 
 def test_the_page_shows_hostile_names_as_they_are(results: Path) -> None:

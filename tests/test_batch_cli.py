@@ -102,3 +102,29 @@ def test_the_table_shows_every_worker() -> None:
     for words in ("5/9 files, 1 failed", "study one.mp4", "segment 2 of 5", "50/100", "10.0", "25%", "starting"):
         assert words in text
     assert "unreadable: /x/c.mp4: not a video" in text
+
+
+@pytest.mark.parametrize(("engine", "words"), [("bicubic-x2", "by bicubic interpolation"), ("tiny-x2", "by a learned")])
+def test_sidecars_and_reports_say_whether_a_generator_drew(engine: str, words: str, tmp_path: Path) -> None:
+    video, out = make_video(tmp_path / "a.mkv", **TINY), tmp_path / "out"
+    assert run("batch", video, "-o", out, "-m", engine, "--codec", "ffv1", "-q") == 0
+    assert run("upscale", video, "-o", tmp_path / "b.mkv", "-m", engine, "--codec", "ffv1", "-q") == 0
+    for path in (out / f"a_{engine}.mkv.json", out / "report.json", tmp_path / "b.mkv.json"):
+        assert words in json.loads(path.read_text())["statement"]
+    assert run("verify", out) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [(("--crf", "22"), "--crf"), (("-m", "tiny-x2"), "--model"), (("--no-consistency",), "--no-consistency")],
+)
+def test_continue_refuses_what_contradicts_the_run(
+    options: tuple[str, ...], word: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    video, out = make_video(tmp_path / "a.mkv", **TINY), tmp_path / "out"
+    assert run("batch", video, "-o", out, *ENGINE, "-q") == 0
+    assert run("batch", "--continue", "-o", out, *options) == 2
+    assert f"{word}: expected" in one_line(capfd.readouterr().err)
+    assert run("batch", "--continue", "-o", out / "%(name)s.%(ext)s") == 2
+    assert "folder alone" in one_line(capfd.readouterr().err)
+    assert run("batch", "--continue", "-o", out, "-m", "bicubic-x2", "--crf", "16", "--retries", "0", "-q") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from streamsr.batch.planning import in_shard, parse_shard
 from streamsr.config import GeneratorSettings, UpscaleSettings, usable_cores
 from streamsr.engine import bicubic_engine, find_engine
 from streamsr.errors import InputError, InputNotFound, UsageError
+from streamsr.sidecar import STATEMENT
 
 ENGINE = bicubic_engine(2)
 
@@ -53,9 +55,23 @@ def test_dicom_files_without_a_suffix_are_found(tmp_path: Path) -> None:
 
 
 def test_results_are_no_inputs(tmp_path: Path) -> None:
-    touch(tmp_path, "a.mp4", "a_bicubic-x2.mkv", "a_bicubic-x2.mkv.json", "out/b.mkv")
+    touch(tmp_path, "a.mp4", "a_bicubic-x2.mkv", "out/b.mkv")
+    content = {"statement": STATEMENT, "outputs": [{"name": "a_bicubic-x2.mkv"}]}
+    (tmp_path / "a_bicubic-x2.mkv.json").write_text(json.dumps(content))
     assert found(tmp_path, root=tmp_path) == ["a.mp4"]
     assert found(tmp_path / "**/*.m*", root=tmp_path) == ["a.mp4"]
+    assert found(tmp_path / "a_bicubic-x2.mkv", root=tmp_path) == ["a_bicubic-x2.mkv"], "it was named"
+    assert find_inputs([str(tmp_path)], root=tmp_path / "out").num_results == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["x", "[]", "{}", '{"title": "a film"}', json.dumps({"statement": STATEMENT, "outputs": [{"name": "b.mp4"}]})],
+)
+def test_a_json_file_of_another_program_hides_no_video(content: str, tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "a.mp4.json").write_text(content)
+    assert found(tmp_path, root=tmp_path) == ["a.mp4"]
 
 
 def test_globs_lists_and_names_are_found_once(tmp_path: Path) -> None:
@@ -107,6 +123,15 @@ def test_files_that_would_meet_are_kept_apart(tmp_path: Path) -> None:
         "p2/a.mp4_bicubic-x2.mkv",
         "b_bicubic-x2.mkv",
     ]
+
+
+def test_a_template_with_the_folder_keeps_files_apart(tmp_path: Path) -> None:
+    touch(tmp_path, "p1/a.mp4", "p2/a.mp4", "p2/a.avi")
+    template = f"{tmp_path}/out/%(folder)s/%(stem)s.%(ext)s"
+    assert outputs(tmp_path / "p1", tmp_path / "p2/a.mp4", output=template) == ["p1/a.mkv", "p2/a.mkv"]
+    assert outputs(tmp_path / "p2", output=template) == ["a.avi.mkv", "a.mp4.mkv"]
+    with pytest.raises(UsageError, match=r"put %\(name\)s into"):
+        outputs(tmp_path / "p2", output=f"{tmp_path}/out/%(stem)s.%(ext)s")
 
 
 def test_a_template_that_makes_files_meet_is_refused_with_a_way_out(tmp_path: Path) -> None:

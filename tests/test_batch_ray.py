@@ -65,7 +65,7 @@ class NodeKiller(RayExecutor):
 def test_a_lost_node_costs_only_its_running_tasks(tmp_path: Path, cluster: Any) -> None:
     archive = make_archive(tmp_path / "in", 2)
     for number in range(3):
-        make_video(archive / f"long {number}.mkv", codec="ffv1", width=160, height=120, num_frames=400, audio=True)
+        make_video(archive / f"long {number}.mkv", codec="ffv1", width=320, height=240, num_frames=400, audio=True)
     assert run_archive(archive, out=tmp_path / "calm", segment_s=4.0)[0] == 0
     killers: list[NodeKiller] = []
 

@@ -14,6 +14,8 @@ import pytest
 
 from streamsr.batch.outputs import HOUSE
 from streamsr.config import UpscaleSettings
+from streamsr.errors import Interrupted
+from streamsr.sidecar import file_sha256
 from tests.archives import BICUBIC, TINY, Witness, run_archive
 from tests.test_spans import HEVC, OPEN, UNEVEN
 from tests.videos import make_video
@@ -156,3 +158,90 @@ def test_a_segment_that_is_done_is_not_done_again(tmp_path: Path, monkeypatch: p
     assert run_archive(video, out=out, segment_s=0.2, num_workers=1)[0] == 0
     assert sorted(times) == sorted(kept.values())
     assert isinstance(made[0], FileTask)
+
+
+@pytest.mark.parametrize("vanishes", [False, True])
+def test_a_source_that_is_replaced_between_segments_fails_and_leaves_none(
+    vanishes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from streamsr.batch import local
+    from streamsr.batch.tasks import PieceTask, Task
+
+    video = make_video(tmp_path / "a.mkv", **{**TINY, "num_frames": 30})
+    other = make_video(tmp_path / "other.mkv", **{**TINY, "num_frames": 30}, first_number=7)
+    out, made = tmp_path / "out", []
+    start = local.Worker.start
+
+    def start_and_replace(self: local.Worker, task: Task) -> None:
+        made.append(task)
+        if sum(isinstance(one, PieceTask) for one in made) == 3 and other.exists():
+            video.unlink() if vanishes else other.replace(video)
+            other.unlink(missing_ok=True)
+        start(self, task)
+
+    monkeypatch.setattr(local.Worker, "start", start_and_replace)
+    code, witness = run_archive(video, out=out, segment_s=0.2, num_workers=1)
+    assert (code, witness.made) == (1, [])
+    ((_, kind, message, again),) = witness.failed
+    assert (kind, "a file that rests" in message, again) == ("unreadable", True, False)
+    assert not list(out.glob("*.mkv"))
+    assert not list((out / HOUSE / "pieces").iterdir()), "its segments are of no use"
+    if not vanishes:
+        code, witness = run_archive(video, out=out, segment_s=0.2)
+        assert (code, len(witness.made)) == (0, 1), "it rests now"
+        assert sidecar_of(out / "a_bicubic-x2.mkv")["input"]["sha256"] == file_sha256(video)
+
+
+def test_a_changed_source_is_hashed_anew_before_it_is_cut(tmp_path: Path) -> None:
+    video, out = make_video(tmp_path / "a.mkv", **{**TINY, "num_frames": 30}), tmp_path / "out"
+    assert run_archive(video, out=out, segment_s=0.2)[0] == 0
+    make_video(video, **{**TINY, "num_frames": 32})
+    assert run_archive(video, out=out, segment_s=0.2)[0] == 0
+    known = sidecar_of(out / "a_bicubic-x2.mkv")
+    assert known["segments"]
+    assert known["input"]["sha256"] == file_sha256(video)
+
+
+@pytest.mark.parametrize("change", ["changed", "gone"])
+def test_segments_that_nothing_waits_for_are_removed_by_the_next_run(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, out = tmp_path / "in", tmp_path / "out"
+    archive.mkdir()
+    video = make_video(archive / "a.mkv", **{**TINY, "num_frames": 30})
+    make_video(archive / "b.mkv", **{**TINY, "num_frames": 30}, first_number=5)
+    interrupt_after(2, archive, out, monkeypatch)
+    pieces = out / HOUSE / "pieces"
+    assert len(list(pieces.glob("*.mkv"))) >= 1
+    (pieces / "half.mkv").write_bytes(b"left by a kill")
+    assert run_archive(archive / "b.mkv", out=out, segment_s=0.2, num_workers=1)[0] == 0
+    assert list(pieces.glob("*.mkv")), "its file still waits"
+    assert not (pieces / "half.mkv").exists()
+    make_video(video, **{**TINY, "num_frames": 3}) if change == "changed" else video.unlink()
+    assert run_archive(archive, out=out, segment_s=0.2, num_workers=1)[0] == 0
+    assert not list(pieces.iterdir())
+
+
+def interrupt_after(number: int, archive: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run until some segments are done, then as if Ctrl-C were pressed."""
+    from streamsr.batch import local
+    from streamsr.batch.tasks import PieceTask, Task
+
+    given: list[Task] = []
+    start = local.Worker.start
+
+    def start_some(self: local.Worker, task: Task) -> None:
+        given.append(task)
+        if sum(isinstance(one, PieceTask) for one in given) > number:
+            raise KeyboardInterrupt
+        start(self, task)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(local.Worker, "start", start_some)
+        with pytest.raises(Interrupted):
+            run_archive(archive, out=out, segment_s=0.2, num_workers=1)
+
+
+def sidecar_of(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.with_name(path.name + ".json").read_text())
+    return found

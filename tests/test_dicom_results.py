@@ -128,6 +128,8 @@ def test_a_generators_object_says_that_its_content_is_synthetic(tmp_path):
     assert made.SyntheticData == "YES"
     assert "camera did not record" in made.DerivationDescription
     assert "SHA-256" in made.DerivationDescription
+    again = upscale(tmp_path / "out.dcm", tmp_path / "again.dcm")
+    assert again.SyntheticData == "YES", "interpolation draws nothing, and takes nothing away"
 
 
 def test_an_object_without_a_source_names_nobody(tmp_path):
@@ -137,6 +139,7 @@ def test_an_object_without_a_source_names_nobody(tmp_path):
         assert keyword in made
         assert not made[keyword].value
     assert "SourceImageSequence" not in made
+    assert "BurnedInAnnotation" not in made, "whether names stand in the pictures is not known"
     assert len(made.ContributingEquipmentSequence) == 1
     assert list(made.LossyImageCompressionMethod) == ["ISO_14496_10", "ISO_14496_10"]
     assert b"Zebedee" not in (tmp_path / "out.dcm").read_bytes()

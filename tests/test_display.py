@@ -34,8 +34,8 @@ from streamsr.display.viewport import Picture, render
 from streamsr.display.viewstate import LARGEST_ZOOM, Arrangement, ViewState
 from streamsr.errors import InputError, OutputError, UsageError
 from streamsr.frame import Colour, Frame, PlaneLayout, Siting
-from streamsr.sidecar import STATEMENT
-from streamsr.snapshot import BICUBIC_STATEMENT, write_snapshot
+from streamsr.sidecar import INTERPOLATED_STATEMENT, STATEMENT
+from streamsr.snapshot import write_snapshot
 from streamsr.timing import Percentiles
 from tests.live_doubles import HD, enlarged, random_frame, shown_endoscopy, shown_slate
 
@@ -627,7 +627,7 @@ def test_a_snapshot_holds_the_cameras_picture_exactly_and_says_what_made_the_oth
 def test_a_snapshot_of_a_bicubic_picture_does_not_claim_a_generator(tmp_path: Path) -> None:
     original = random_frame(32, 16)
     paths = write_snapshot(Shown(0, enlarged(original), original, "bicubic-x2"), LiveStatus(), tmp_path, {})
-    assert json.loads(paths[2].read_text())["statement"] == BICUBIC_STATEMENT
+    assert json.loads(paths[2].read_text())["statement"] == INTERPOLATED_STATEMENT
     assert b"TrainedAlgorithmic" not in paths[1].read_bytes()
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from av.error import FFmpegError
 
 from streamsr.batch.board import BatchDisplay
+from streamsr.batch.failures import failed_lines
 from streamsr.batch.inputs import Discovery, find_inputs
 from streamsr.batch.journal import Journal
 from streamsr.batch.local import LocalExecutor, share_out
 from streamsr.batch.outputs import Destination
-from streamsr.batch.planning import Plan, journal_path, make_plan, recover
+from streamsr.batch.pieces import drop_orphans
+from streamsr.batch.planning import Plan, ended_elsewhere, journal_path, make_plan, other_journals, recover
 from streamsr.batch.publish import make_root
 from streamsr.batch.report import exit_code_of, make_report, write_report
 from streamsr.batch.run import BatchRun
@@ -23,7 +25,7 @@ from streamsr.batch.tasks import Executor
 from streamsr.capture.opening import open_container
 from streamsr.config import BatchSettings, usable_cores
 from streamsr.engine import Engine, find_engine
-from streamsr.errors import Interrupted, StreamsrError, UsageError
+from streamsr.errors import DiskFull, Interrupted, OutputError, StreamsrError, UsageError
 from streamsr.runtimes import GPU_RUNTIMES, gpu_runs_torch
 from streamsr.runtimes.nvidia import find_gpus
 
@@ -62,6 +64,7 @@ def enlarge_archive(
         InputError: a name, a list or a folder cannot be read.
         UsageError: two inputs have one output, or nothing was found.
         OutputError: the results' folder cannot be used.
+        DiskFull: a disk has no space left; nothing has lost a try.
         Interrupted: Ctrl-C; the same command goes on.
     """
     engine = find_engine(settings.upscale.generator.engine)
@@ -80,10 +83,13 @@ def enlarge_archive(
                 "template": destination.template,
             }
         )
+        if discovery.num_results:
+            display.note(results_line(discovery))
         try:
             recover(journal, run, destination)
             plan = make_plan(discovery, destination, engine, settings, journal)
             make = make_executor or (lambda most: local_executor(engine, settings, num_workers, most))
+            _drop_orphans(destination, journal, run)
             executor = make(_most_pieces(plan, settings))
             return _run(plan, destination, engine, settings, journal, run, executor, display)
         finally:
@@ -104,6 +110,8 @@ def _run(
     started_s = time.monotonic()
     for output, (kind, message) in plan.refused.items():
         display.fail(plan.entries[output].input, kind, message, again=False)
+    for line in failed_lines(plan.failed.values()):
+        display.note(line)
     batch = BatchRun(plan, destination, settings, journal=journal, run=run, executor=executor, display=display)
     try:
         batch.run()
@@ -113,6 +121,8 @@ def _run(
             f"interrupted after {board.num_before + board.num_done} of {board.num_files} files; what is done is kept: "
             "the same command goes on"
         ) from cause
+    except OutputError as error:
+        raise (_full(batch, batch.full) if batch.full is not None else error) from error
     report = make_report(
         journal,
         run,
@@ -121,16 +131,43 @@ def _run(
         settings,
         workers=executor.description,
         seconds=time.monotonic() - started_s,
+        elsewhere=ended_elsewhere(destination, journal.path),
     )
     _, page = write_report(destination.root, report, settings.shard)
     display.end(batch.board, {**report, "page": page})
+    if batch.full is not None:
+        raise _full(batch, batch.full)
     return exit_code_of(report["files"])
+
+
+def _drop_orphans(destination: Destination, journal: Journal, run: str) -> None:
+    """Remove segments that nothing waits for; where another run may be at it, only those that none can use."""
+    rows, runs = journal.rows(), journal.runs()
+    for path in other_journals(destination, journal.path):
+        with Journal(path, only_read=True) as other:
+            rows, runs = [*rows, *other.rows()], [*runs, *other.runs()]
+    wanted = {(row.entry.input, row.entry.settings) for row in rows if row.state != "done"}
+    alone = not any(one["alive"] for one in runs if one["id"] != run)
+    drop_orphans(destination.house / "pieces", wanted, alone=alone)
+
+
+def _full(batch: BatchRun, message: str) -> DiskFull:
+    board = batch.board
+    done = f"{board.num_before + board.num_done} of {board.num_files} files are done"
+    return DiskFull(f"{message}: the run stopped, {done}; the same command goes on when there is space")
 
 
 def _refuse_nothing(names: Sequence[str], discovery: Discovery) -> None:
     if not discovery.files and not discovery.closed:
         others = f" among {discovery.num_left_alone} other files" if discovery.num_left_alone else ""
-        raise UsageError(f"{', '.join(names)}: expected videos, found none{others}; name files or their folder")
+        ours = f"; {results_line(discovery)}" if discovery.num_results else "; name files or their folder"
+        raise UsageError(f"{', '.join(names)}: expected videos, found none{others}{ours}")
+
+
+def results_line(discovery: Discovery) -> str:
+    """Say that results were left out, and how they are done."""
+    number = discovery.num_results
+    return f"{number} result{'s' * (number > 1)} of streamsr left out of folders and globs; name them to do them"
 
 
 def local_executor(engine: Engine, settings: BatchSettings, num_workers: int | None, most: int) -> Executor:

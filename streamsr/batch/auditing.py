@@ -16,7 +16,7 @@ from streamsr.batch.rows import Row
 from streamsr.config import ReadSettings
 from streamsr.engine import find_engine
 from streamsr.errors import EngineError, InputError, InputNotFound, OutputError, ResultDiffers
-from streamsr.sidecar import STATEMENT, file_sha256, sidecar_path
+from streamsr.sidecar import file_sha256, is_sidecar, sidecar_path
 
 
 @dataclass
@@ -50,17 +50,21 @@ def audit(target: Path, *, sources: Path | None = None, deep: bool = False) -> I
     Raises:
         InputNotFound: nothing is there, or no result.
     """
-    journal = read_journals(target if target.is_dir() else target.parent)
+    is_folder = target.is_dir()
+    journal = read_journals(target if is_folder else target.parent)
     sidecars = list(find_sidecars(target))
-    if not sidecars and not journal:
+    if not sidecars and not (journal if is_folder else target.resolve() in journal):
         raise InputNotFound(f"{target}: expected a result with its sidecar, or a folder of them, found none")
     originals = _by_name(sources) if sources is not None else {}
     for sidecar in sidecars:
         result = sidecar.with_name(sidecar.name.removesuffix(".json"))
         yield _audit_one(sidecar, journal.pop(result.resolve(), None), originals, deep)
-    for path, row in journal.items():
-        if target.is_dir() and row.state == "done":
-            yield Finding(path, [f"{path.name} and its sidecar are gone"])
+    here = {target / path.relative_to(target.resolve()): row for path, row in journal.items()} if is_folder else {}
+    if not is_folder and not sidecars and target.resolve() in journal:
+        here = {target: journal[target.resolve()]}
+    for path, row in here.items():
+        if row.state == "done":
+            yield _audit_without_sidecar(path, row)
 
 
 def read_journals(folder: Path) -> dict[Path, Row]:
@@ -94,7 +98,7 @@ def _is_sidecar(path: Path) -> bool:
         content = json.loads(path.read_text(encoding="ascii", errors="replace"))
     except (OSError, ValueError):
         return Path(path.name.removesuffix(".json")).suffix != ""  # said to be damaged when it is read
-    return isinstance(content, dict) and content.get("statement") == STATEMENT and "outputs" in content
+    return is_sidecar(content)
 
 
 def _by_name(folder: Path) -> dict[str, list[Path]]:
@@ -122,6 +126,19 @@ def _audit_one(sidecar: Path, row: Row | None, originals: Mapping[str, list[Path
     _compare_engine(finding, content["engine"])
     if deep and source is not None and finding.intact:
         _compare_content(finding, source, [sidecar.with_name(output["name"]) for output in outputs], content)
+    return finding
+
+
+def _audit_without_sidecar(result: Path, row: Row) -> Finding:
+    """Say what is left of a result whose sidecar is gone, by the journal alone."""
+    files = {Path(file["to"]).name: file for file in row.details.get("files", ())}
+    gone = [name for name in files if not result.with_name(name).is_file()]
+    if len(gone) == len(files):
+        return Finding(result, [f"{result.name} and its sidecar are gone"])
+    finding = Finding(result, [f"{name} is gone; what is known of it is in the journal" for name in gone])
+    for name, file in files.items():
+        if name not in gone:
+            _compare(finding, result.with_name(name), file, "result")
     return finding
 
 

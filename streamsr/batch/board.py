@@ -106,6 +106,9 @@ class BatchDisplay(Protocol):
     def fail(self, name: str, kind: str, message: str, *, again: bool) -> None:
         """Say that a file could not be made, and whether it is tried again."""
 
+    def note(self, line: str) -> None:
+        """Say something about the run as a whole."""
+
     def end(self, board: Board, report: Mapping[str, Any]) -> None:
         """Say how the run went."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from streamsr.dicom import is_dicom
 from streamsr.errors import InputError, InputNotFound
+from streamsr.sidecar import is_result
 
 SUFFIXES = frozenset(
     (
@@ -42,12 +43,14 @@ class Discovery:
     Attributes:
         files: each once, in the order of their names.
         num_left_alone: files in folders that are no videos by their name.
+        num_results: files in folders that streamsr made, as the sidecars beside them say.
         closed: folders below the one that was named that cannot be read, and why, one line each.
         forgiving: whether a folder, a glob or a list was named, where one bad file must not stop the others.
     """
 
     files: list[Found] = field(default_factory=list)
     num_left_alone: int = 0
+    num_results: int = 0
     closed: dict[str, str] = field(default_factory=dict)
     forgiving: bool = False
 
@@ -149,4 +152,7 @@ def _is_source(path: Path, base: Path, root: Path, found: Discovery) -> bool:
     if not (path.suffix.lower() in SUFFIXES or (not path.suffix and is_dicom(path))):
         found.num_left_alone += 1
         return False
-    return not path.with_name(path.name + ".json").is_file()  # a sidecar beside it: made by this program
+    if is_result(path):
+        found.num_results += 1
+        return False
+    return True

@@ -22,6 +22,7 @@ class Item:
         entry: what it is.
         before: what the journal knew of it.
         sha256: of its content, once known.
+        state: of the file when it was hashed.
         spans: its segments where it was cut.
         left: segments that are not done yet.
         tasks: numbers of those that are under way.
@@ -30,6 +31,7 @@ class Item:
     entry: Entry
     before: Row
     sha256: str | None = None
+    state: tuple[int, ...] = ()
     spans: tuple[Span, ...] = ()
     left: set[int] = field(default_factory=set)
     tasks: set[int] = field(default_factory=set)
@@ -50,17 +52,15 @@ class TaskMaker:
 
     def file_task(self, item: Item, segment_s: float | None) -> FileTask:
         """Return the task of a whole file, which finds out whether it is to be cut."""
-        before, entry = item.before, item.entry
-        same = (before.entry.num_bytes, before.entry.mtime_ns) == (entry.num_bytes, entry.mtime_ns)
-        return FileTask(**self._base(item), segment_s=segment_s, sha256=before.sha256 if same else None)
+        return FileTask(**self._base(item), segment_s=segment_s)
 
     def piece_task(self, item: Item, span: Span) -> PieceTask:
         """Return the task of a segment."""
-        return PieceTask(**self._base(item), sha256=item.sha256 or "", span=span)
+        return PieceTask(**self._base(item), sha256=item.sha256 or "", state=item.state, span=span)
 
     def join_task(self, item: Item) -> JoinTask:
         """Return the task of joining a file's segments."""
-        return JoinTask(**self._base(item), sha256=item.sha256 or "", spans=item.spans)
+        return JoinTask(**self._base(item), sha256=item.sha256 or "", state=item.state, spans=item.spans)
 
     def drop_pieces(self, item: Item) -> None:
         """Remove the finished segments of a file that no longer needs them."""

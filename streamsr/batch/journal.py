@@ -214,6 +214,15 @@ class Journal:
             )
             self._log(run, output, f"failed: {kind}")
 
+    def release(self, run: str, output: str) -> None:
+        """Give back a piece of work that is not to blame for what ended it."""
+        with self._change() as base:
+            base.execute(
+                "UPDATE work SET state = 'waiting', progress = '{}'"
+                " WHERE output = ? AND owner = ? AND state IN ('running', 'publishing')",
+                (pack(output), run),
+            )
+
     def rows(self, where: str = "", values: tuple[Any, ...] = ()) -> list[Row]:
         """Return work, in the order of its outputs."""
         columns = "output, input, bytes, mtime_ns, settings, state, owner, sha256, key, kind, message, tries, details"

@@ -68,8 +68,8 @@ def name_outputs(
     """Give each input a name of its own.
 
     Where two inputs of different folders would meet, each keeps its folder's name below what their folders share; where
-    they lie in one folder, their suffixes become part of their names. Without a template, an earlier run's names are
-    kept.
+    they lie in one folder, their suffixes become part of their names; so too with a template that has the folder in
+    it. Without a template, an earlier run's names are kept.
 
     Args:
         files: the inputs.
@@ -87,14 +87,14 @@ def name_outputs(
     before = (known or {}) if destination.template == MIRROR else {}
     named = {str(file.path): _named(destination.template, file, engine, ext) for file in files}
     clashes = _clashes(named)
-    for name in [] if destination.template != MIRROR else clashes:
+    for name in clashes if "%(folder)s" in destination.template else []:
         group = [file for file in files if named[str(file.path)] == name]
-        named |= _part(group, engine, ext)
+        named |= _part(group, destination.template, engine, ext)
     if clashes := _clashes(named):
         first, second = [path for path, name in named.items() if name == clashes[0]][:2]
         raise UsageError(
             f"{destination.root / clashes[0]}: expected one input for each output, got {first} and {second}; "
-            "put %(folder)s/ or %(name)s into the template"
+            + _way_out(destination.template, Path(first), Path(second))
         )
     taken = {output for path, output in before.items() if path in named}
     outputs: dict[str, Found] = {}
@@ -111,24 +111,29 @@ def _clashes(named: Mapping[str, str]) -> list[str]:
     return [name for name, number in Counter(named.values()).items() if number > 1]
 
 
-def _part(group: Sequence[Found], engine: Engine, ext: str) -> dict[str, str]:
+def _way_out(template: str, first: Path, second: Path) -> str:
+    """Return what in a template keeps two inputs apart that have one name."""
+    differing = {"%(folder)s": first.parent != second.parent, "%(name)s": first.name != second.name}
+    fields = [field for field, differs in differing.items() if differs and field not in template]
+    return f"put {' and '.join(fields)} into the template" if fields else "name one of them in a run of its own"
+
+
+def _part(group: Sequence[Found], template: str, engine: Engine, ext: str) -> dict[str, str]:
     """Return names that keep inputs apart which would have one."""
     shared = os.path.commonpath([file.path.parent for file in group])
     relative = {str(file.path): file.path.relative_to(shared) for file in group}
     stems = Counter(path.with_suffix("") for path in relative.values())
     return {
         str(file.path): _named(
-            MIRROR if stems[(path := relative[str(file.path)]).with_suffix("")] == 1 else _with_suffix(),
+            template
+            if stems[(path := relative[str(file.path)]).with_suffix("")] == 1
+            else template.replace("%(stem)s", "%(name)s"),
             Found(file.path, path),
             engine,
             ext,
         )
         for file in group
     }
-
-
-def _with_suffix() -> str:
-    return MIRROR.replace("%(stem)s", "%(name)s")
 
 
 def _named(template: str, file: Found, engine: Engine, ext: str) -> str:

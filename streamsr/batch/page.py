@@ -11,9 +11,12 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif;
 margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1b1f24; }
 table { border-collapse: collapse; width: 100%; }
+.failures { table-layout: fixed; } .failures .path { width: 42%; } .failures .kind { width: 7.5rem; }
+.failures .tries { width: 3.5rem; }
 th, td { text-align: left; padding: .4rem .6rem; vertical-align: top; }
 tr { border-bottom: 1px solid #d8dee4; } .bad { color: #b42318; white-space: nowrap; } .note { color: #57606a; }
 img { image-rendering: pixelated; width: 12rem; height: 12rem; object-fit: cover; }
+@media (max-width: 60rem) { img { width: 7rem; height: 7rem; } }
 .counts span { display: inline-block; margin-right: 1.6rem; } .counts b { font-size: 1.5rem; display: block; }
 td { overflow-wrap: anywhere; } @media (prefers-color-scheme: dark) { body { background: #0d1117; color: #e6edf3; }
 tr { border-color: #30363d; } .note { color: #9aa4af; } .bad { color: #ff7b72; } }
@@ -52,12 +55,17 @@ def _counts(report: Mapping[str, Any]) -> str:
 
 def _failures(files: Iterable[Mapping[str, Any]]) -> str:
     rows = [
-        f'<tr><td>{_text(file["input"])}</td><td class="bad">{_text(file["kind"])}</td>'
-        f"<td>{_text(file['message'])}</td><td>{file['tries']}</td></tr>"
+        f'<tr><td>{_path(file["input"])}</td><td class="bad">{_text(file["kind"])}</td>'
+        f"<td>{_path(_reason(file))}</td><td>{file['tries']}</td></tr>"
         for file in files
     ]
-    head = "<tr><th>input</th><th>kind</th><th>why</th><th>tries</th></tr>"
-    return f"<h2>Failures</h2><table>{head}{''.join(rows)}</table>"
+    head = '<tr><th class="path">input</th><th class="kind">kind</th><th>why</th><th class="tries">tries</th></tr>'
+    return f'<h2>Failures</h2><table class="failures">{head}{"".join(rows)}</table>'
+
+
+def _reason(file: Mapping[str, Any]) -> str:
+    """Return why a file failed, without its own path, which stands beside it."""
+    return str(file["message"]).removeprefix(f"{file['input']}: ")
 
 
 def _results(files: list[Mapping[str, Any]]) -> str:
@@ -72,8 +80,8 @@ def _result(file: Mapping[str, Any], pictured: bool) -> str:
     rate = file["frames"] / file["seconds"] if file["seconds"] else 0.0
     picture = file["picture"] or {}
     lines = [
-        f"<b>{_text(PurePath(file['output']).as_posix())}</b>",
-        f"from {_text(file['input'])}",
+        f"<b>{_path(PurePath(file['output']).as_posix())}</b>",
+        f"from {_path(file['input'])}",
         f"{file['frames']} frames in {file['seconds']:g} s, {rate:.1f} a second",
         f"{file['skipped']:.0%} of patches skipped",
         f"from {picture.get('width')}x{picture.get('height')} by {_text(file['runtime'])}",
@@ -86,6 +94,15 @@ def _result(file: Mapping[str, Any], pictured: bool) -> str:
 
 def _picture(data: str, name: str) -> str:
     return f'<img alt="{name}" src="data:image/jpeg;base64,{data}">'
+
+
+def _path(value: object) -> str:
+    """Return text whose paths break behind their slashes; a browser breaks within a name only where that is not enough.
+
+    >>> _path("/a & b/c.mp4")
+    '/<wbr>a &amp; b/<wbr>c.mp4'
+    """
+    return _text(value).replace("/", "/<wbr>")
 
 
 def _text(value: object) -> str:

@@ -10,16 +10,17 @@ from typing import Any
 
 from streamsr.batch.checking import check_result
 from streamsr.batch.contents import is_plain
-from streamsr.batch.failures import kind_of
+from streamsr.batch.failures import failure_of
 from streamsr.batch.key import work_key
 from streamsr.batch.pieces import make_piece
+from streamsr.batch.resting import changed, refuse_change, state_of
 from streamsr.batch.tasks import Cut, Failed, FileTask, JoinTask, Made, MadeFile, Outcome, PieceMade, PieceTask, Task
 from streamsr.batch.thumbnails import Thumbnails
 from streamsr.batch.uniting import unite
 from streamsr.capture.opening import open_container
 from streamsr.capture.spans import cut, read_times
 from streamsr.engine import find_engine
-from streamsr.errors import InputError, ResultDiffers, StreamsrError
+from streamsr.errors import ResultDiffers, StreamsrError
 from streamsr.job import JobProgress, run_job, unexpected
 from streamsr.sidecar import file_sha256, sidecar_path, write_sidecar
 
@@ -36,12 +37,21 @@ def perform(task: Task, tell: Tell) -> Outcome:
     Returns:
         How it ended; failures too.
     """
+    before = task.state if isinstance(task, (PieceTask, JoinTask)) else state_of(task.input)
+    outcome = _attempt(task, tell)
+    if before and state_of(task.input) != before:  # whatever came of it, that is why, or it cannot be trusted
+        return failure_of(changed(task.input))
+    return outcome
+
+
+def _attempt(task: Task, tell: Tell) -> Outcome:
     try:
         return _perform(task, tell)
     except StreamsrError as error:
-        return Failed(kind_of(error), str(error))
+        return failure_of(error)
     except OSError as cause:
-        return Failed(kind_of(cause), f"{task.input}: {cause.strerror or cause}: expected room and rights to work")
+        failed = failure_of(cause)
+        return replace(failed, message=f"{task.input}: {cause.strerror or cause}: expected room and rights to work")
     except Exception as cause:  # nobody foresaw it: this file is lost, the next is not
         return Failed("engine", str(unexpected(task.input, cause)))
 
@@ -59,10 +69,12 @@ def _perform(task: Task, tell: Tell) -> Outcome:
 
 
 def _do_file(task: FileTask, tell: Tell) -> Outcome:
-    before = _state_of(task.input)
+    before = state_of(task.input)
     spans = _spans_of(task)
     if len(spans) > 1:
-        return Cut(task.sha256 or file_sha256(Path(task.input)), tuple(spans))
+        sha256 = file_sha256(Path(task.input))
+        refuse_change(task.input, before)
+        return Cut(sha256, before, tuple(spans))
     engine = find_engine(task.settings.generator.engine)
     result = run_job(task.input, Path(task.folder) / task.name, engine, replace(task.settings, overwrite=False), tell)
     return _finish(task, result.details, list(result.outputs), before)
@@ -74,10 +86,9 @@ def _do_piece(task: PieceTask, tell: Tell) -> Outcome:
 
 
 def _do_join(task: JoinTask, tell: Tell) -> Outcome:
-    before = _state_of(task.input)
     try:
         details, path = unite(task)
-        return _finish(task, details, [path], before)
+        return _finish(task, details, [path], task.state)
     except ResultDiffers as error:
         return Failed("engine", str(error), whole=True)
 
@@ -113,8 +124,7 @@ def _finish(task: Task, details: dict[str, Any], paths: list[Path], before: tupl
         notices=notices,
         keep=thumbnails.keep,
     )
-    if _state_of(task.input) != before:
-        raise InputError(f"{task.input}: expected a file that rests, it changed while it was read; run this again")
+    refuse_change(task.input, before)
     sha256 = details["input"]["sha256"]
     key = work_key(sha256, task.settings_key)
     content = {**details, "batch": {"key": key, "checked": checked}}
@@ -145,12 +155,3 @@ def _lack(frames: dict[str, Any]) -> str | None:
     gaps = frames["gaps"]
     more = f" and {len(gaps) - 1} more" if len(gaps) > 1 else ""
     return f"{gaps[0]}{more}" if gaps else "the source ends before it should"
-
-
-def _state_of(name: str) -> tuple[int, ...]:
-    """Return what changes when a file is written to."""
-    try:
-        found = Path(name).stat()
-    except OSError:
-        return ()  # the job says what is wrong
-    return found.st_size, found.st_mtime_ns, found.st_ino

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from streamsr.batch.key import work_key
+from streamsr.batch.resting import refuse_change, state_of
 from streamsr.batch.tasks import JoinTask, PieceTask
 from streamsr.capture.spans import Span, SpanSource
 from streamsr.engine import find_engine
@@ -49,8 +50,10 @@ def make_piece(task: PieceTask, tell: Callable[[JobProgress], None]) -> str | No
         None when it lies under its key, else why its file is to be done whole.
 
     Raises:
+        InputError: the file is not the one that was hashed, or cannot be read.
         StreamsrError: see `streamsr.job.upscale_file`.
     """
+    refuse_change(task.input, task.state)
     kept = path_of(task, task.span)
     if sidecar_path(kept).is_file():
         return None
@@ -66,14 +69,21 @@ def make_piece(task: PieceTask, tell: Callable[[JobProgress], None]) -> str | No
         odd = _oddity(job, [*source.info.notices, *source.report.notices])
     if odd is not None:
         return odd
+    refuse_change(task.input, task.state)
     kept.parent.mkdir(parents=True, exist_ok=True)
     draft.replace(kept)
-    write_sidecar(sidecar_path(kept), {**details, "shown": source.shown})
+    made_from = {"input": task.input, "state": list(task.state), "settings": task.settings_key}
+    write_sidecar(sidecar_path(kept), {**details, "shown": source.shown, "made_from": made_from})
     return None
 
 
 def read_pieces(task: JoinTask) -> list[KeptPiece]:
-    """Return the finished segments of a file, in order."""
+    """Return the finished segments of a file, in order.
+
+    Raises:
+        InputError: the file is not the one that they were made from.
+    """
+    refuse_change(task.input, task.state)
     paths = [path_of(task, span) for span in task.spans]
     return [KeptPiece(path, json.loads(sidecar_path(path).read_text(encoding="ascii"))) for path in paths]
 
@@ -83,6 +93,28 @@ def drop_pieces(paths: list[Path]) -> None:
     for path in paths:
         sidecar_path(path).unlink(missing_ok=True)
         path.unlink(missing_ok=True)
+
+
+def drop_orphans(folder: Path, wanted: Collection[tuple[str, str]], *, alone: bool) -> None:
+    """Remove segments that no work will ask for: their source has changed or is gone, or its file is not to be made.
+
+    Args:
+        folder: of the finished segments.
+        wanted: absolute path of the source and key of the settings of all that is not done.
+        alone: whether no other run is at it; then what has no sidecar is left by a dead one.
+    """
+    for sidecar in folder.glob("*.json"):
+        try:
+            made_from = json.loads(sidecar.read_text(encoding="ascii"))["made_from"]
+            source, state = made_from["input"], tuple(made_from["state"])
+            if (source, made_from["settings"]) in wanted and state_of(source) == state:
+                continue
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # damaged: nothing can be made of it
+        drop_pieces([sidecar.with_name(sidecar.name.removesuffix(".json"))])
+    for path in folder.iterdir() if alone and folder.is_dir() else ():
+        if path.suffix != ".json" and not sidecar_path(path).exists():
+            path.unlink(missing_ok=True)
 
 
 def _oddity(job: Job, notices: list[str]) -> str | None:

@@ -14,11 +14,11 @@ from streamsr.batch.journal import Journal
 from streamsr.batch.key import settings_key
 from streamsr.batch.outputs import Destination, name_outputs
 from streamsr.batch.publish import publish, remove_folder
-from streamsr.batch.rows import Again, Entry, Row
+from streamsr.batch.rows import Again, Entry, Row, merge_rows
 from streamsr.config import BatchSettings
 from streamsr.engine import Engine
 from streamsr.errors import OutputError, UsageError
-from streamsr.sidecar import file_sha256
+from streamsr.sidecar import file_sha256, sidecar_path
 
 JOURNAL = "journal"
 
@@ -30,15 +30,17 @@ class Plan:
     Attributes:
         entries: all that belongs to it.
         todo: outputs that are still to be made, in order.
+        before: what any journal knew of these outputs.
         finished: outputs that are made.
-        failed: outputs that failed in a way that another try does not mend, or too often.
+        failed: outputs that failed in a way that another try does not mend, or too often, with what is known of them.
         refused: output to the kind of failure and why it is not touched, one line.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
     todo: list[str] = field(default_factory=list)
+    before: dict[str, Row] = field(default_factory=dict)
     finished: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
+    failed: dict[str, Row] = field(default_factory=dict)
     refused: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
@@ -111,10 +113,9 @@ def make_plan(
     Raises:
         UsageError: two inputs have one output.
     """
-    rows = {row.entry.output: row for row in journal.rows()}
-    elsewhere = _done_elsewhere(destination, journal.path)
+    rows = merge_rows(journal.rows(), ended_elsewhere(destination, journal.path))
     key, plan = settings_key(engine, settings.upscale, settings.container), Plan()
-    known = {row.entry.input: output for output, row in (elsewhere | rows).items() if row.entry.settings == key}
+    known = {row.entry.input: output for output, row in rows.items() if row.entry.settings == key}
     outputs = name_outputs(discovery.files, destination, engine, ext=settings.container, known=known)
     again: dict[str, Again] = {}
     for folder, message in discovery.closed.items():
@@ -124,7 +125,7 @@ def make_plan(
         if not in_shard(output, settings.shard):
             continue
         entry = plan.entries[output] = entry_of(output, found, key)
-        row = rows.get(output) or elsewhere.get(output)
+        row = rows.get(output)
         if row is None or row.state in ("waiting", "running", "publishing"):
             plan.todo.append(output)
             if row is not None and row.state == "waiting" and row.entry != entry:
@@ -132,7 +133,8 @@ def make_plan(
         elif row.state == "done":
             _weigh_done(plan, again, entry, row, destination, settings, journal)
         else:
-            _weigh_failed(plan, again, entry, row, settings)
+            _weigh_failed(plan, again, entry, row, destination, settings)
+    plan.before = {output: rows[output] for output in plan.todo if output in rows}
     journal.plan((plan.entries[output] for output in plan.todo), again=again)
     return plan
 
@@ -146,13 +148,13 @@ def entry_of(output: str, found: Found, key: str) -> Entry:
     return Entry(output, str(found.path), state.st_size, state.st_mtime_ns, key)
 
 
-def _done_elsewhere(destination: Destination, ours: Path) -> dict[str, Row]:
-    """Return what other shards have done."""
-    done: dict[str, Row] = {}
+def ended_elsewhere(destination: Destination, ours: Path) -> list[Row]:
+    """Return what the journals of other shards, or of no shard, have ended, well or not."""
+    ended: list[Row] = []
     for path in other_journals(destination, ours):
         with Journal(path, only_read=True) as other:
-            done |= {row.entry.output: row for row in other.rows("WHERE state = 'done'")}
-    return done
+            ended += other.rows("WHERE state IN ('done', 'failed')")
+    return ended
 
 
 def _weigh_done(
@@ -173,7 +175,7 @@ def _weigh_done(
             _do_again(plan, again, row, anew=True)
         else:
             plan.refused[output] = (
-                "disk",
+                "taken",
                 f"{destination.root / output} was made with other settings: it was not replaced; name another folder, "
                 "or allow it with -y",
             )
@@ -185,14 +187,19 @@ def _weigh_done(
         _do_again(plan, again, row, anew=True)
 
 
-def _weigh_failed(plan: Plan, again: dict[str, Again], entry: Entry, row: Row, settings: BatchSettings) -> None:
+def _weigh_failed(
+    plan: Plan, again: dict[str, Again], entry: Entry, row: Row, destination: Destination, settings: BatchSettings
+) -> None:
     """Decide whether what failed is worth another try."""
-    changed = entry != row.entry
+    first = destination.root / entry.output
+    is_free = row.kind == "taken" and not (first.exists() or sidecar_path(first).exists())
+    may_replace = row.kind == "taken" and settings.upscale.overwrite
+    changed = entry != row.entry or is_free or may_replace
     may_pass = row.kind in PASSING and row.tries < MOST_TRIES
     if settings.retry_failed or changed or may_pass:
         _do_again(plan, again, row, anew=settings.retry_failed or changed)
     else:
-        plan.failed.append(entry.output)
+        plan.failed[entry.output] = row
 
 
 def _do_again(plan: Plan, again: dict[str, Again], row: Row, *, anew: bool) -> None:

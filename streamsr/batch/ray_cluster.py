@@ -7,6 +7,7 @@ is lost costs what it was at, which is tried elsewhere, and nothing that it may 
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,9 @@ AHEAD = 1
 """Tasks that wait with Ray for the next free place, so that none is idle while the run gives its result a name."""
 
 TELL_INTERVAL_S = 1.0
+
+WAIT_S, RETRY_S = 20.0, 0.5
+"""How long a cluster that was just started is waited for, and how often it is asked."""
 
 
 def ray_executor(address: str | None, settings: BatchSettings, num_workers: int | None) -> Callable[[int], Executor]:
@@ -148,6 +152,8 @@ class RayExecutor:
             options: dict[str, Any] = (
                 {} if self.address or os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
             )
+            if self.address:
+                wait_for(self.address)
             try:
                 ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **options)
             except (ConnectionError, ValueError, RuntimeError) as cause:
@@ -170,6 +176,30 @@ class RayExecutor:
         self._under_way.clear()
         if self._ours:
             ray.shutdown()
+
+
+def wait_for(address: str, timeout_s: float = WAIT_S) -> None:
+    """Wait until something answers at a cluster's address; Ray itself would wait for minutes.
+
+    Raises:
+        UsageError: nothing does, or it is no address; ``auto`` and ``local`` are Ray's own to find.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address in ("auto", "local"):
+        return
+    if not (host and colon and port.isdecimal() and int(port) < 1 << 16):
+        raise UsageError(f"--ray-address: expected HOST:PORT, got {address}; ray start --head says it")
+    until_s, line = time.monotonic() + timeout_s, "no answer"
+    while (left_s := until_s - time.monotonic()) > 0:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=left_s).close()
+            return
+        except OSError as cause:
+            line = cause.strerror or str(cause)
+            time.sleep(min(RETRY_S, max(0.0, until_s - time.monotonic())))
+    raise UsageError(
+        f"--ray-address: expected a Ray cluster at {address}, got {line} for {timeout_s:g} s; start it first"
+    )
 
 
 class Ledger:

@@ -14,18 +14,26 @@ from streamsr.batch.failures import KINDS
 from streamsr.batch.journal import Journal
 from streamsr.batch.page import render_page
 from streamsr.batch.planning import Plan
-from streamsr.batch.rows import Row
+from streamsr.batch.rows import Row, merge_rows
 from streamsr.config import BatchSettings
 from streamsr.engine import Engine
 from streamsr.errors import OutputError
-from streamsr.sidecar import STATEMENT, plain, versions
+from streamsr.sidecar import plain, statement_of, versions
 from streamsr.sinks.drafts import explain
 
 
 def make_report(
-    journal: Journal, run: str, plan: Plan, engine: Engine, settings: BatchSettings, *, workers: str, seconds: float
+    journal: Journal,
+    run: str,
+    plan: Plan,
+    engine: Engine,
+    settings: BatchSettings,
+    *,
+    workers: str,
+    seconds: float,
+    elsewhere: Sequence[Row] = (),
 ) -> dict[str, Any]:
-    """Return how a run went, with every piece of work that the journal knows.
+    """Return how a run went, with every piece of work of its that a journal knows.
 
     Args:
         journal: open.
@@ -35,8 +43,11 @@ def make_report(
         settings: of the run.
         workers: who worked, in one line.
         seconds: how long the run took.
+        elsewhere: what other journals of these results have ended.
     """
-    rows = [row for row in journal.rows() if row.entry.output in plan.entries]
+    ours = {row.entry.output: row for row in journal.rows()}
+    known = merge_rows(ours.values(), elsewhere) | {output: ours[output] for output in plan.todo if output in ours}
+    rows = [row for output, row in known.items() if output in plan.entries]
     made = [output for _, name, output, what in journal.events() if name == run and what == "done"]
     files = [_describe(row) for row in rows]
     for output, (kind, message) in plan.refused.items():
@@ -46,7 +57,7 @@ def make_report(
     failures = [file for file in files if file["kind"] is not None]
     kinds = Counter(file["kind"] for file in failures)
     return {
-        "statement": STATEMENT,
+        "statement": statement_of(engine),
         "run": run,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(seconds, 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +68,20 @@ class Again:
 
     row: Row
     anew: bool
+
+
+RANKS = ("waiting", "failed", "running", "publishing", "done")
+"""States from the one that says least of what became of a piece of work."""
+
+
+def merge_rows(*journals: Iterable[Row]) -> dict[str, Row]:
+    """Return what several journals know, by output: of two that know one, the one that is further counts."""
+    found: dict[str, Row] = {}
+    for row in (row for rows in journals for row in rows):
+        known = found.get(row.entry.output)
+        if known is None or RANKS.index(row.state) > RANKS.index(known.state):
+            found[row.entry.output] = row
+    return dict(sorted(found.items()))
 
 
 def pack(name: str) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from streamsr.batch.board import JOINING, BatchDisplay, Board, Desk
-from streamsr.batch.failures import PASSING
+from streamsr.batch.failures import PASSING, failure_of
 from streamsr.batch.items import Item, TaskMaker
 from streamsr.batch.journal import Journal
 from streamsr.batch.outputs import Destination
@@ -50,6 +50,7 @@ class BatchRun:
 
     Attributes:
         board: how it stands.
+        full: why it stopped early where a disk has no space left, one line; None else.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class BatchRun:
         self._failures: dict[str, int] = {}
         self._maker = TaskMaker(destination, settings, run)
         self._stopping = False
+        self.full: str | None = None
         self._beat_s = self._polled_s = 0.0
 
     def run(self) -> None:
@@ -128,7 +130,8 @@ class BatchRun:
             output = self._todo.popleft()
             if self.journal.claim(self.id, output):
                 (row,) = self.journal.rows("WHERE output = ?", (pack(output),))
-                item = self._items[output] = Item(self.plan.entries[output], row)
+                before = row if row.details else self.plan.before.get(output, row)
+                item = self._items[output] = Item(self.plan.entries[output], before)
                 return item, self._maker.file_task(item, self.settings.segment_s)
             self._elsewhere.add(output)
         self._look_elsewhere()
@@ -177,13 +180,15 @@ class BatchRun:
         self.board.desks.pop(event.number, None)
         item.tasks.discard(event.number)
         outcome: Outcome = event.outcome if isinstance(event, Ended) else _lost(item, event)
+        if isinstance(outcome, Failed):
+            remove_folder(Path(task.folder))  # before the journal is written: it may need the room
         if self._items.get(item.entry.output) is item:  # else its file has failed meanwhile
             self._take(item, task, outcome)
         remove_folder(Path(task.folder))
 
     def _take(self, item: Item, task: Task, outcome: Outcome) -> None:
         if isinstance(outcome, Cut):
-            item.sha256, item.spans = outcome.sha256, outcome.spans
+            item.sha256, item.state, item.spans = outcome.sha256, outcome.state, outcome.spans
             item.left = set(range(len(item.spans)))
             self._ready.extend((item, self._maker.piece_task(item, span)) for span in item.spans)
         elif isinstance(outcome, PieceMade) and isinstance(task, PieceTask):
@@ -196,7 +201,8 @@ class BatchRun:
             try:
                 self._publish(item, task, outcome)
             except OutputError as error:
-                self._fail(item, task, Failed("disk", str(error)))
+                remove_folder(Path(task.folder))
+                self._fail(item, task, failure_of(error))
         elif isinstance(outcome, Failed):
             self._fail(item, task, outcome)
 
@@ -228,6 +234,9 @@ class BatchRun:
             item.spans, item.left = (), set()
             self._ready.append((item, self._maker.file_task(item, None)))
             return
+        if failed.full:
+            self._stop_full(item, failed.message)
+            return
         number = self._failures[output] = self._failures.get(output, 0) + 1
         again = failed.kind in PASSING and number <= self.settings.retries
         if again and isinstance(task, PieceTask):  # the others of its file go on
@@ -236,7 +245,7 @@ class BatchRun:
             return
         self._drop(item)
         self.journal.fail(self.id, output, failed.kind, failed.message, again=again)
-        self._forget(item, keep_pieces=True)
+        self._forget(item, keep_pieces=failed.kind in PASSING)
         self.display.fail(item.entry.input, failed.kind, failed.message, again=again)
         if again:
             self._todo.append(output)
@@ -244,6 +253,14 @@ class BatchRun:
         self.board.num_failed += 1
         self.board.done_bytes += item.entry.num_bytes or 0
         self._stopping |= not self.settings.ignore_errors
+
+    def _stop_full(self, item: Item, message: str) -> None:
+        """Give out no more work; what the full disk ended waits for the next run and has lost no try."""
+        self._drop(item)
+        self.journal.release(self.id, item.entry.output)
+        self._forget(item, keep_pieces=True)
+        self.full = self.full or message
+        self._stopping = True
 
     def _drop(self, item: Item) -> None:
         """Give up the tasks of a file; those that are under way end by themselves and are not heard."""

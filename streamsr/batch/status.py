@@ -6,9 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from streamsr.batch.failures import named
 from streamsr.batch.journal import Journal
 from streamsr.batch.outputs import HOUSE
 from streamsr.batch.planning import JOURNAL, shares
+from streamsr.batch.rows import merge_rows
 from streamsr.errors import InputNotFound
 
 LATEST_FAILURES = 20
@@ -23,11 +25,12 @@ def read_status(folder: Path) -> dict[str, Any]:
     paths = sorted((folder / HOUSE).glob(f"{JOURNAL}*.sqlite"))
     if not paths:
         raise InputNotFound(f"{folder}: expected the results of streamsr batch, found no journal; check the name")
-    rows, runs = [], []
+    all_rows, runs = [], []
     for path in paths:
         with Journal(path, only_read=True) as journal:
-            rows += journal.rows()
+            all_rows.append(journal.rows())
             runs += [run for run in journal.runs() if run["alive"]]
+    rows = list(merge_rows(*all_rows).values())
     alive = {run["id"] for run in runs}
     working = [row for row in rows if row.state in ("running", "publishing")]
     failed = [row for row in rows if row.state == "failed" or row.kind == "incomplete"]
@@ -65,7 +68,9 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         left = at_work + counts["waiting"]
         lines.append("no run is at it" + ("; the same command, or --continue, goes on" if left else ""))
     lines += [_working_line(work) for work in status["working"]]
-    lines += [f"{failure['kind']}: {failure['message']}" for failure in status["failed"][:LATEST_FAILURES]]
+    lines += [
+        named(failure["input"], failure["kind"], failure["message"]) for failure in status["failed"][:LATEST_FAILURES]
+    ]
     more = len(status["failed"]) - LATEST_FAILURES
     return [*lines, *([f"and {more} more failures"] if more > 0 else [])]
 

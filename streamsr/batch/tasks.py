@@ -39,11 +39,9 @@ class FileTask(Task):
 
     Attributes:
         segment_s: files that are longer than twice this are cut; None cuts none.
-        sha256: of its content where that is known already.
     """
 
     segment_s: float | None = None
-    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,12 @@ class PieceTask(Task):
 
     Attributes:
         sha256: of the file's content.
+        state: of the file when it was hashed, see `streamsr.batch.resting.state_of`.
         span: which part.
     """
 
     sha256: str = ""
+    state: tuple[int, ...] = ()
     span: Span = field(kw_only=True)
 
 
@@ -65,10 +65,12 @@ class JoinTask(Task):
 
     Attributes:
         sha256: of the file's content.
+        state: of the file when it was hashed, see `streamsr.batch.resting.state_of`.
         spans: the parts, in order.
     """
 
     sha256: str = ""
+    state: tuple[int, ...] = ()
     spans: tuple[Span, ...] = ()
 
 
@@ -102,9 +104,16 @@ class Made:
 
 @dataclass(frozen=True)
 class Cut:
-    """A file that is better done in segments."""
+    """A file that is better done in segments.
+
+    Attributes:
+        sha256: of its content.
+        state: of the file when it was hashed.
+        spans: the parts, in order.
+    """
 
     sha256: str
+    state: tuple[int, ...]
     spans: tuple[Span, ...]
 
 
@@ -123,11 +132,13 @@ class Failed:
         kind: one of `streamsr.batch.failures.KINDS`.
         message: one line.
         whole: whether the file is to be done whole instead: it cannot be cut after all.
+        full: whether a disk has no space left, so that no other file can be made either.
     """
 
     kind: str
     message: str
     whole: bool = False
+    full: bool = False
 
 
 Outcome: TypeAlias = "Made | Cut | PieceMade | Failed"

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamsr.batch.board import JOINING, BatchDisplay, Board, Desk, clock
+from streamsr.batch.failures import named
 
 PLAIN_INTERVAL_S = 10.0
 MOST_DESKS = 16
@@ -62,8 +63,7 @@ def done_line(name: str, details: Mapping[str, Any], incomplete: str | None) -> 
 
 def failed_line(name: str, kind: str, message: str, *, again: bool) -> str:
     """Return why a file failed in one line."""
-    line = message if Path(name).name in message else f"{name}: {message}"
-    return f"{kind}: {line}{'; trying again' if again else ''}"
+    return named(name, kind, message) + ("; trying again" if again else "")
 
 
 def end_lines(board: Board, report: Mapping[str, Any]) -> list[str]:
@@ -95,6 +95,10 @@ class TableDisplay:
     def fail(self, name: str, kind: str, message: str, *, again: bool) -> None:
         """Print why a file failed."""
         self._print(failed_line(name, kind, message, again=again), "red")
+
+    def note(self, line: str) -> None:
+        """Print it."""
+        self._print(line, "yellow")
 
     def end(self, board: Board, report: Mapping[str, Any]) -> None:
         """Print how the run went."""
@@ -128,6 +132,11 @@ class LineDisplay:
         """Print why a file failed."""
         self._print(self._errors, failed_line(name, kind, message, again=again))
 
+    def note(self, line: str) -> None:
+        """Print it where errors go, so that it can be told from results."""
+        if not self._quiet:
+            self._print(self._errors, line)
+
     def end(self, board: Board, report: Mapping[str, Any]) -> None:
         """Print how the run went."""
         for line in () if self._quiet else end_lines(board, report):
@@ -138,7 +147,7 @@ class LineDisplay:
 
 
 class JsonLines:
-    """One JSON object a line: ``progress`` once a second, ``done`` and ``failed`` for files, ``report`` at the end."""
+    """One JSON object a line: ``progress`` once a second, ``done`` and ``failed`` for files, ``note``, ``report``."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -161,6 +170,10 @@ class JsonLines:
     def fail(self, name: str, kind: str, message: str, *, again: bool) -> None:
         """Print why a file failed."""
         self._print("failed", input=name, kind=kind, error=message, again=again)
+
+    def note(self, line: str) -> None:
+        """Print it as a note."""
+        self._print("note", text=line)
 
     def end(self, board: Board, report: Mapping[str, Any]) -> None:
         """Print how the run went."""

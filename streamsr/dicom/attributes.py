@@ -210,7 +210,8 @@ def _describe_derivation(made: Any, source: Any | None, derivation: Derivation) 
     made.ImageType = ["DERIVED", "PRIMARY"]
     made.DerivationDescription = derivation.description[:1024]
     made.DerivationCodeSequence = [_code(*RESAMPLED), _code(*COMPRESSED)]
-    made.SyntheticData = "YES" if derivation.synthetic else "NO"
+    drawn = derivation.synthetic or (source is not None and source.get("SyntheticData") == "YES")
+    made.SyntheticData = "YES" if drawn else "NO"
     ours = _equipment(PROCESSED, made, "Enlarged the pictures")
     ours.ManufacturerModelName, ours.DeviceSerialNumber = derivation.model[:64], None
     now = datetime.now(timezone.utc)

@@ -17,6 +17,9 @@ from streamsr.errors import DiskFull, OutputError, OutputExists, StreamsrError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
+KEPT = "what was written is kept as"
+"""What a failed recording says of its partial file, before its name."""
+
 
 class Draft:
     """A file in the making. Made, it exists and is empty; it ends by `publish`, `keep_partial` or `discard`.
@@ -159,6 +162,15 @@ def explain(cause: OSError | FFmpegError, target: Path) -> OutputError:
     if isinstance(cause, (PermissionError, NotADirectoryError)) or cause.errno == errno.EROFS:
         return OutputError(f"cannot write {target}: {cause.strerror}; choose a folder that can be written to")
     return OutputError(f"cannot write {target}: {cause.strerror or cause}")
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether a failure, or what caused it, is a disk without space."""
+    while error is not None:
+        if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in FULL):
+            return True
+        error = error.__cause__
+    return False
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from streamsr.errors import DiskFull, OutputError, StreamsrError
 from streamsr.frame import Frame
 from streamsr.sinks.base import SinkReport, SourceFacts
 from streamsr.sinks.containers import MovieFile, choose_offset, muxer_of, refuse_codec
-from streamsr.sinks.drafts import Draft, explained, refuse_taken
+from streamsr.sinks.drafts import KEPT, Draft, explained, refuse_taken
 from streamsr.sinks.encoders import Encoding, choose_encoding
 from streamsr.sinks.settings import EncoderSettings
 from streamsr.sinks.tracks import Tags
@@ -213,7 +213,7 @@ class RecordingSink:
         draft = self._drafts[-1]
         unwritten = self._movie.unwritten_bytes(draft.size_bytes) if self._movie else 0
         if draft.free_bytes < RESERVE_BYTES + unwritten:
-            kept = f"; what was written is kept as {draft.partial_name()}" if self.report.num_frames else ""
+            kept = f"; {KEPT} {draft.partial_name()}" if self.report.num_frames else ""
             raise DiskFull(
                 f"no space left for {self.path} after {self.report.num_frames} frames{kept}; free some space"
             )
@@ -256,7 +256,7 @@ class RecordingSink:
 
     def _say_kept(self, failure: OutputError) -> OutputError:
         kept = ", ".join(map(str, self.report.paths))
-        return type(failure)(f"{failure}; what was written is kept as {kept}" if kept else str(failure))
+        return type(failure)(f"{failure}; {KEPT} {kept}" if kept else str(failure))
 
     def _weigh(self) -> None:
         self.report.num_bytes = sum(path.stat().st_size for path in self.report.paths)
