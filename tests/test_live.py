@@ -393,6 +393,9 @@ class CountingRecorder:
     def status(self) -> RecordingStatus:
         return RecordingStatus(active=self.active)
 
+    def note_original(self, path: Path, *, complete: bool) -> None:
+        pass
+
 
 def test_the_recorder_is_offered_every_picture_and_stopped(tmp_path: Path) -> None:
     recorder = CountingRecorder()

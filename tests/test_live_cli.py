@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -175,6 +176,10 @@ def test_a_recording_is_written_with_the_original_beside_it(tmp_path: Path) -> N
     assert {"enlarged", "original", "recording"} <= set(names), names
     told = json.loads(next(folder.glob("recording-*.json")).read_text())
     assert told["rungs"]
+    listed = {file["name"]: (file["bytes"], file["sha256"]) for file in told["files"]}
+    assert listed == {
+        path.name: (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()) for path in folder.glob("*.mkv")
+    }
     assert told["session"]["frames_in"] > 0
     assert not {"rungs", "bypass_intervals", "signal_gaps"} & set(told["session"])  # in another clock's seconds
 

@@ -27,6 +27,9 @@ NUM_WRITERS = 2
 
 DRAIN_S = 0.5
 
+SEGMENT_BYTES = 1 << 30
+"""A larger file is continued in a next one at a key frame, so that the last one can be hashed while a session ends."""
+
 
 @dataclass(frozen=True)
 class _Item:
@@ -42,8 +45,8 @@ class _Item:
 class OriginalKeeper:
     """Writes what a source gives into files of their own. Its methods return at once; the disk's work has its thread.
 
-    A file begins with a key frame and ends when the source is lost, its pictures change, the disk could not follow, or
-    keeping ends. Files are named in the order ``keeping`` (begun) and ``kept`` (complete).
+    A file begins with a key frame and ends when the source is lost, its pictures change, the disk could not follow, it
+    has become large, or keeping ends. Files are named in the order ``keeping`` (begun) and ``kept`` (complete).
 
     Args:
         tell: takes (kind, text), in the keeper's thread.
@@ -172,6 +175,8 @@ class OriginalKeeper:
         if self._is_short_of_space(self._folder, item.num_bytes):
             self._stop(f"less than {self._reserve_bytes >> 20} MiB would stay free in {self._folder}")
             return
+        if self._segment is not None and item.is_start and self._segment.num_bytes >= SEGMENT_BYTES:
+            self._end_segment()
         if self._segment is None:
             if not item.is_start:
                 return

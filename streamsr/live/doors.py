@@ -30,6 +30,9 @@ class Recorder(Protocol):
     def status(self) -> RecordingStatus:
         """Say how the recording is."""
 
+    def note_original(self, path: Path, *, complete: bool) -> None:
+        """Note a file of the original that was begun or closed beside the recording; never waits."""
+
 
 class Metrics(Protocol):
     """What counts for Prometheus; `sinks.metrics.MetricsServer` is one."""

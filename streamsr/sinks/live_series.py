@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -14,11 +14,12 @@ from av.error import FFmpegError
 
 from streamsr.config import RecordSettings
 from streamsr.errors import DiskFull, OutputError
-from streamsr.sidecar import STATEMENT, versions, write_sidecar
+from streamsr.sidecar import STATEMENT, FileHash, versions, write_sidecar
 from streamsr.sinks.drafts import explained
 from streamsr.sinks.live_encoder import Coded
 from streamsr.sinks.live_file import LiveFile
 from streamsr.sinks.live_log import RecordingLog, settings_entry
+from streamsr.sinks.originals import Original
 from streamsr.space import TAIL_BYTES, room_bytes
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Take:
         done: whether nothing more of it will be written.
         paths: its files, in order.
         sidecar: its sidecar; None where none could be made.
+        originals: the source's own files beside them, in order; written by somebody else.
     """
 
     folder: Path
@@ -66,6 +68,7 @@ class Take:
     done: bool = False
     paths: tuple[Path, ...] = ()
     sidecar: Path | None = None
+    originals: list[Original] = field(default_factory=list)
 
 
 class FileSeries:
@@ -153,12 +156,26 @@ class FileSeries:
 
     def hash_more(self) -> bool:
         """Hash a little more of the closed files; return whether there is more to do."""
-        for file in self.files:
-            if file.hash is not None and file.hash.hexdigest is None:
-                with explained(file.path):
-                    file.hash.advance(HASH_BYTES)
-                return True
-        return False
+        hash_ = next(self._unhashed(), None)
+        if hash_ is not None:
+            with explained(hash_.path):
+                hash_.advance(HASH_BYTES)
+        return hash_ is not None
+
+    @property
+    def has_to_hash(self) -> bool:
+        """Whether a closed file has no hash yet."""
+        return next(self._unhashed(), None) is not None
+
+    def _unhashed(self) -> Iterator[FileHash]:
+        originals = (original.hash for original in self.take.originals if original.path.exists())  # it is not ours
+        hashes = (*(file.hash for file in self.files), *originals)
+        return (hash_ for hash_ in hashes if hash_ is not None and hash_.hexdigest is None)
+
+    @property
+    def awaits_original(self) -> bool:
+        """Whether an original beside it is not closed yet."""
+        return any(not original.is_complete for original in self.take.originals)
 
     def abandon(self) -> None:
         """Close what is open as well as it can be, after a failure."""
@@ -229,7 +246,7 @@ class FileSeries:
             "begun_utc": (take.asked_utc - timedelta(milliseconds=early_ms)).isoformat(timespec="milliseconds"),
             "preroll_s": max(0, early_ms) / 1000,
             "written_utc": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-            "files": [file.describe() for file in self.files],
+            "files": [*(file.describe() for file in self.files), *(file.describe() for file in take.originals)],
             "recording": settings_entry(self.settings),
             "versions": self._versions,
             "frames": {"written": self.log.num_pictures, "dropped": take.num_dropped},
