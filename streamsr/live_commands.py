@@ -163,7 +163,8 @@ def run_live(source: str, settings: LiveSettings, *, as_json: bool, quiet: bool)
     trouble = (summary["recording"] or {}).get("trouble")
     code = Interrupted.exit_code if interrupted else failure.exit_code if failure else 0
     if trouble and not code:
-        typer.echo(f"streamsr: {trouble}", err=True)
+        if quiet or trouble != session.trouble_told:
+            typer.echo(f"streamsr: {trouble}", err=True)
         code = OutputError.exit_code
     if session.num_abandoned or (session.recorder is not None and session.recorder.hangs):
         # A thread that hangs inside a runtime or an encoder cannot be ended and would keep the program alive for ever.

@@ -227,9 +227,16 @@ def test_recording_and_original_together_leave_the_reserve_alone(tmp_path: Path)
                 lowest = min(lowest, shutil.disk_usage(disk).free)
                 time.sleep(0.005)
             assert running.stdout is not None
-            said = running.stdout.read()
-        assert "no longer kept" in said
-        assert "recording stopped" in said
+            assert running.stderr is not None
+            said = running.stdout.read() + running.stderr.read()
+        assert running.returncode == 5
+        assert said.count("recording stopped") == 1, said
+        assert "2 MiB to stay free" in said
+        assert "MiB for recording and original to end in" in said
+        assert "no longer kept" not in said, "the original ends with the recording"
+        stopped = [path.stat().st_mtime for path in disk.glob("*.mkv")]
+        assert len(stopped) == 2
+        assert max(stopped) - min(stopped) < 2, said
         assert reserve <= lowest < 24 << 20
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -79,6 +79,7 @@ class LiveSession:
         director: makes what is shown.
         metrics: counts what is presented for Prometheus; None where nobody reads that.
         over: whether the session is over.
+        trouble_told: why a recording stopped by itself, as far as the log says it already.
         num_abandoned: threads that hang in a runtime and could not be ended.
     """
 
@@ -107,7 +108,7 @@ class LiveSession:
         self._state = SourceState.OPENING
         self._shown: Shown | None = None
         self._over = self._closed = False
-        self._trouble = ""
+        self.trouble_told = ""
         self._switch_interval_s: float | None = None
         self.keeper = RungKeeper([Rung(each, self.line, build) for each, build in rungs], self.monitor)
         self.director = Director(
@@ -253,11 +254,12 @@ class LiveSession:
             self._tell_trouble(self.recorder.status().trouble)
 
     def _tell_trouble(self, trouble: str) -> None:
-        """Log that a recording stopped by itself."""
-        if trouble != self._trouble:
-            self._trouble = trouble
+        """Log that a recording stopped by itself, and end the original with it: they belong together."""
+        if trouble != self.trouble_told:
+            self.trouble_told = trouble
             if trouble:
                 self.monitor.say(trouble)
+                self.feed.keep_original(None)
 
     def __enter__(self) -> LiveSession:
         self._switch_interval_s = sys.getswitchinterval()

@@ -216,14 +216,17 @@ class FileSeries:
     def _check_space(self, num_bytes: int) -> None:
         """Check that a picture, the end of the file and the sidecar leave the reserve alone."""
         with explained(self._next_path()):
-            others = int(self.settings.keep_original)
-            room = room_bytes(self.take.folder, self.settings.reserve_bytes, num_writers=others)
+            # Twice the original's own margin: the recording is the first to stop, and whoever owns both ends the other.
+            num_writers = 2 * int(self.settings.keep_original)
+            room = room_bytes(self.take.folder, self.settings.reserve_bytes, num_writers=num_writers)
         needed = num_bytes + SIDECAR_BYTES + (self._open.unwritten_bytes if self._open else 0)
         if room < needed:
-            beside = f" beside the original's last {TAIL_BYTES >> 20}" if others else ""
+            margin = num_writers * TAIL_BYTES + needed - num_bytes
+            both = "recording and original" if num_writers else "the recording"
             raise DiskFull(
                 f"recording stopped: expected {self.settings.reserve_bytes >> 20} MiB to stay free in"
-                f" {self.take.folder}{beside}, got less with the next picture; free some space and record again"
+                f" {self.take.folder} and {-(-margin >> 20)} MiB for {both} to end in, got less with the next picture;"
+                " free some space and record again"
             )
 
     def _check_presence(self) -> None:

@@ -124,7 +124,7 @@ class LiveWriter:
         """End the take after a failure, and with it all encoding until the next one begins."""
         take, self.take = self.take, None
         self.trouble = _in_one_line(cause, take)
-        log.warning("%s", self.trouble)
+        log.debug("%s", self.trouble)  # whoever owns the recorder says it
         if self._encoder is not None:
             self._encoder.close()
             self._encoder = None
