@@ -166,8 +166,8 @@ def run_live(source: str, settings: LiveSettings, *, as_json: bool, quiet: bool)
         if quiet or trouble != session.trouble_told:
             typer.echo(f"streamsr: {trouble}", err=True)
         code = OutputError.exit_code
-    if session.num_abandoned or (session.recorder is not None and session.recorder.hangs):
-        # A thread that hangs inside a runtime or an encoder cannot be ended and would keep the program alive for ever.
+    if session.num_abandoned or session.num_building or (session.recorder is not None and session.recorder.hangs):
+        # A thread that hangs, or builds, inside a runtime or an encoder cannot be ended and would keep us alive.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -355,6 +355,26 @@ def test_quit_ends_the_session() -> None:
     assert time.monotonic() - started < 10
 
 
+def test_an_engine_that_is_still_built_at_the_end_is_said_and_does_not_count_as_hanging() -> None:
+    release, begun = threading.Event(), threading.Event()
+
+    def build(depth: int) -> Enlarger:
+        begun.set()
+        release.wait(PATIENCE_S)
+        return Doubler()
+
+    session = session_of(endless(), [("best", build)], until(lambda shown: begun.is_set()))
+    try:
+        run(session)
+        assert session.num_abandoned == session.summary()["threads_left"] == 0
+        assert session.num_building == 1
+        assert [event.text for event in session.monitor.events][-1] == "best: still being built at the end"
+    finally:
+        release.set()
+        for rung in session.keeper.rungs:
+            rung.join(PATIENCE_S)
+
+
 def test_the_badge_marks_what_a_generator_made_and_can_be_left_out() -> None:
     asked_at: list[int] = []
 

@@ -81,6 +81,7 @@ class LiveSession:
         over: whether the session is over.
         trouble_told: why a recording stopped by itself, as far as the log says it already.
         num_abandoned: threads that hang in a runtime and could not be ended.
+        num_building: threads that were still building an engine when the session ended.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class LiveSession:
     ) -> None:
         self.feed, self.view, self.recorder = feed, view, recorder
         self.line, self.monitor = Line(), Monitor(say)
-        self.num_abandoned = 0
+        self.num_abandoned = self.num_building = 0
         self.metrics: Metrics | None = None
         self._seconds = seconds
         self._state = SourceState.OPENING
@@ -226,8 +227,12 @@ class LiveSession:
         deadline = time.monotonic() + JOIN_S
         ended = [worker.join(_left_s(deadline)) for worker in self._workers if worker.started]
         ended.append(self.wishes.join(_left_s(deadline)))
-        ended += [rung.join(_left_s(deadline)) for rung in self.keeper.rungs if rung.started]
-        self.num_abandoned = ended.count(False)
+        late = [rung for rung in self.keeper.rungs if rung.started and not rung.join(_left_s(deadline))]
+        building = [rung.name for rung in late if rung.is_building]
+        self.num_building = len(building)
+        if building:
+            self.monitor.say(f"{', '.join(building)}: still being built at the end")
+        self.num_abandoned = ended.count(False) + len(late) - len(building)
         if self.num_abandoned:
             log.warning("%d threads hang and are left behind", self.num_abandoned)
 
