@@ -41,6 +41,16 @@ def test_a_session_ends_by_itself_and_says_how_it_went() -> None:
     assert told["ladder"] == ["tiny-x2", "bicubic-x2"]
     assert told["bypass_intervals"] == []
     assert told["reconnects"] == 0
+    assert sum(told["by_rung"].values()) == told["shown"]
+    assert 0 <= told["shown_late"] <= told["shown"]
+
+
+def test_a_session_of_a_set_time_without_a_picture_is_a_failure_in_one_line() -> None:
+    done = live("tcp://127.0.0.1:9", "--view", "none", "-m", "bicubic-x2", "-t", "1.5", "--json")
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout)["frames_in"] == 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("streamsr: tcp://127.0.0.1:9: expected a picture within 1.5 s, got none")
 
 
 @pytest.mark.parametrize(
@@ -274,10 +284,11 @@ def test_the_summary_for_a_person_names_what_matters() -> None:
             "by_rung": {"fast-x2": 80, "bicubic-x2": 10},
             "dropped": {"overrun": 10},
             "added_latency": {"p50_ms": 20.0, "p95_ms": 30.0, "p99_ms": 40.0, "max_ms": 50.0},
+            "shown_late": 3,
             "reconnects": 1,
         }
     )
-    for part in ("90 of 100", "fast-x2 80", "10 overrun", "p99 40.0 ms", "reconnects: 1"):
+    for part in ("3 past the deadline", "90 of 100", "fast-x2 80", "10 overrun", "p99 40.0 ms", "reconnects: 1"):
         assert part in told
 
 

@@ -189,7 +189,7 @@ class LiveSession:
 
     def note_presented(self, view: str, shown: Shown, at_ns: int) -> None:
         """Note that a view has a picture on its screen."""
-        added_ms = self.monitor.present(view, shown, at_ns)
+        added_ms = self.monitor.present(view, shown, at_ns, self.director.max_latency_ms)
         if added_ms is None:
             return
         self.director.present.add((at_ns - shown.made_ns) / 1e6)
