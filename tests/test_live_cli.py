@@ -94,7 +94,7 @@ def test_tampered_weights_are_refused_before_anything_is_shown(tmp_path: Path) -
     assert "SHA-256" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_it_in_time_with_the_summary(number: signal.Signals) -> None:
     command = [sys.executable, "-m", "streamsr", "live", SOURCE, "--view", "none", "-m", "tiny-x2", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
@@ -108,6 +108,38 @@ def test_an_interrupt_ends_it_in_time_with_the_summary(number: signal.Signals) -
         assert time.monotonic() - started < 10
     assert running.returncode == 130
     assert json.loads(output)["frames_in"] > 0
+
+
+CLOSED_TERMINAL = """
+import fcntl, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+sys.argv[0] = "streamsr"
+from streamsr.__main__ import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals")
+def test_a_closed_terminal_ends_it_and_recording_and_original_are_complete(tmp_path: Path) -> None:
+    import pty
+
+    keyboard, terminal = pty.openpty()
+    options = ("-m", "bicubic-x2", "--record", str(tmp_path), "--keep-original")
+    command = [sys.executable, "-c", CLOSED_TERMINAL, "live", SOURCE, "--view", "none", *options]
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True) as running:
+        os.close(terminal)
+        try:
+            deadline = time.monotonic() + 60
+            while len([path for path in tmp_path.glob("*.mkv") if path.stat().st_size > 1000]) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            os.close(keyboard)
+            assert running.wait(30) == 130
+        finally:
+            running.kill()
+    told = json.loads(next(tmp_path.glob("recording-*.json")).read_text())
+    assert told["in_progress"] is False
+    assert {file["kind"] for file in told["files"] if file["sha256"]} == {"enlarged", "original"}
 
 
 LOADING = """
