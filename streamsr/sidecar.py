@@ -24,6 +24,7 @@ STATEMENT = (
     "Enlarged by a learned generator: detail was added that the camera did not record. Research use only; no medical "
     "claim. The original is the record."
 )
+BICUBIC_STATEMENT = "Enlarged by bicubic interpolation alone; no learned generator made it. The original is the record."
 PACKAGES = ("torch", "openvino", "onnxruntime", "av", "numpy", "opencv-python")
 
 
@@ -161,6 +162,23 @@ def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
         raise OutputError(
             f"{path}: expected to write the sidecar, got {cause.strerror}; the video beside it is whole"
         ) from cause
+
+
+def statement_of(num_generated: int, num_pictures: int) -> str:
+    """Return what is to be said of a video some of whose pictures a learned generator made."""
+    if not num_generated:
+        return BICUBIC_STATEMENT if num_pictures else STATEMENT
+    if num_generated == num_pictures:
+        return STATEMENT
+    return f"{num_generated} of {num_pictures} pictures, the others by bicubic interpolation: {STATEMENT}"
+
+
+def live_marks_of(engine: Engine) -> dict[str, str]:
+    """Return the tags of a live recording, which are written before anybody knows what will make its pictures."""
+    if engine.kind == "interpolation":
+        return marks_of(engine)
+    may = f"may hold AI-enhanced pictures (x{engine.scale}, streamsr {engine.name}); see the sidecar"
+    return {"comment": f"{may} - research use; the original is the record"}
 
 
 def marks_of(engine: Engine) -> dict[str, str]:

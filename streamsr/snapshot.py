@@ -24,10 +24,9 @@ from streamsr.display.shown import Shown
 from streamsr.display.status import LiveStatus
 from streamsr.errors import DiskFull, InputError, OutputError
 from streamsr.frame import Colour, Frame
-from streamsr.sidecar import STATEMENT, describe_colour, describe_file, versions, write_sidecar
+from streamsr.sidecar import BICUBIC_STATEMENT, STATEMENT, describe_colour, describe_file, versions, write_sidecar
 
 ORIGINAL_STATEMENT = "The camera's own picture as it was received; not enhanced."
-BICUBIC_STATEMENT = "Enlarged by bicubic interpolation alone; no learned generator made it. The original is the record."
 
 ENHANCED_XMP = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'

@@ -34,8 +34,8 @@ from streamsr.display.viewport import Picture, render
 from streamsr.display.viewstate import LARGEST_ZOOM, Arrangement, ViewState
 from streamsr.errors import InputError, OutputError, UsageError
 from streamsr.frame import Colour, Frame, PlaneLayout, Siting
-from streamsr.sidecar import STATEMENT
-from streamsr.snapshot import BICUBIC_STATEMENT, write_snapshot
+from streamsr.sidecar import BICUBIC_STATEMENT, STATEMENT
+from streamsr.snapshot import write_snapshot
 from streamsr.timing import Percentiles
 from tests.live_doubles import HD, enlarged, random_frame, shown_endoscopy, shown_slate
 

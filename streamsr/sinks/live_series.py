@@ -14,7 +14,7 @@ from av.error import FFmpegError
 
 from streamsr.config import RecordSettings
 from streamsr.errors import DiskFull, OutputError
-from streamsr.sidecar import STATEMENT, FileHash, versions, write_sidecar
+from streamsr.sidecar import FileHash, statement_of, versions, write_sidecar
 from streamsr.sinks.drafts import explained
 from streamsr.sinks.live_encoder import Coded
 from streamsr.sinks.live_file import LiveFile
@@ -244,7 +244,7 @@ class FileSeries:
         take, asked_ms = self.take, self.take.asked_ns // 1_000_000
         early_ms = asked_ms - (self.log.origin_ms or asked_ms)
         return dict(self.about) | {
-            "statement": STATEMENT,
+            "statement": statement_of(self.log.num_generated, self.log.num_pictures),
             "in_progress": not final,
             "begun_utc": (take.asked_utc - timedelta(milliseconds=early_ms)).isoformat(timespec="milliseconds"),
             "preroll_s": max(0, early_ms) / 1000,
@@ -252,7 +252,11 @@ class FileSeries:
             "files": [*(file.describe() for file in self.files), *(file.describe() for file in take.originals)],
             "recording": settings_entry(self.settings),
             "versions": self._versions,
-            "frames": {"written": self.log.num_pictures, "dropped": take.num_dropped},
+            "frames": {
+                "written": self.log.num_pictures,
+                "generated": self.log.num_generated,
+                "dropped": take.num_dropped,
+            },
             **self.log.describe(final=final),
             "trouble": trouble or None,
         }
