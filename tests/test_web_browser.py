@@ -269,6 +269,10 @@ def test_a_frozen_page_says_so_with_its_age_and_goes_on_with_the_newest(
     canvas, still = pixels(page)
     assert still == number
     assert read_frame_code(luma_of(fitted(canvas)), SCALE) == number
+    words, canvas_box = page.locator("#frozen").bounding_box(), page.locator("#canvas").bounding_box()
+    assert words["y"] + words["height"] <= canvas_box["y"], (
+        "it covers nothing of the picture, whose badge may be anywhere"
+    )
     age = re.fullmatch(r"FROZEN ([\d.]+) s", page.inner_text("#frozen"))
     assert age is not None
     assert float(age[1]) > 0.3
