@@ -470,6 +470,16 @@ def test_zooming_in_says_it_in_the_words_of_the_badge_unless_that_is_off() -> No
         assert width_of_label(near, row) == pytest.approx(wide, abs=6)  # whose corners are round
 
 
+def test_the_enlarged_half_of_a_split_says_who_made_it_in_the_words_of_the_badge() -> None:
+    capital_px, row, line = 8, 480 - 8 - 4, 0.4
+    for badge, words in ((True, badge_text(2)), (False, "ENHANCED")):
+        state, around = ViewState(arrangement=Arrangement.SPLIT, line=line), Around(LiveStatus(badge=badge))
+        drawn = compose(two_versions(), state, (640, 480), now_ns=0, around=around)
+        right = drawn[:, round(640 * line) + 4 :]
+        lit = np.flatnonzero(right[row, :, 0] != right[row, -1, 0])
+        assert np.ptp(lit) + 1 == pytest.approx(pill(words, GLASS_BOX, capital_px).size[0], abs=6)
+
+
 def test_figures_never_cover_what_a_slate_says() -> None:
     shown, status = shown_slate(0), LiveStatus(frames_in=9, state=SourceState.LOST, runtime="openvino", rung="fast-x2")
     for size in ((640, 480), (320, 240), (1600, 900)):
