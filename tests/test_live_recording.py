@@ -797,6 +797,7 @@ def test_an_original_beside_it_is_waited_for_listed_and_hashed(tmp_path: Path) -
         original.write_bytes(b"complete")
         recorder.note_original(original, complete=True)
         assert recorder.stop(PATIENCE_S)
+    assert recorder.status().name == recorder.files[-1].name
     found = {file["kind"]: file for file in sidecar_of(recorder)["files"]}
     assert set(found) == {"enlarged", "original"}
     assert found["original"] == {

@@ -29,7 +29,8 @@ class RecordingStatus:
         active: whether frames are being written now.
         folder: where to; empty where nothing was ever recorded.
         seconds: recorded so far.
-        files: written so far, originals included.
+        files: written so far.
+        name: of the newest of these; empty where there is none.
         dropped: frames that the encoder had no time for.
         trouble: why it stopped by itself, in one line; empty where it did not.
     """
@@ -38,6 +39,7 @@ class RecordingStatus:
     folder: str = ""
     seconds: float = 0.0
     files: int = 0
+    name: str = ""
     dropped: int = 0
     trouble: str = ""
 

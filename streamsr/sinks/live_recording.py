@@ -182,9 +182,10 @@ class LiveRecorder:
             last = self._last
             return RecordingStatus(
                 active=self._take is not None,
-                folder=str(last.folder) if last else "",
+                folder=str(last.folder.absolute()) if last else "",
                 seconds=self._seconds,
                 files=len(last.paths) if last else 0,
+                name=last.paths[-1].name if last and last.paths else "",
                 dropped=last.num_dropped if last else 0,
                 trouble=self._trouble,
             )
