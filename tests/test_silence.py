@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from streamsr.capture.listening import FeedState
 from streamsr.capture.silence import Silence
 from streamsr.config import FeedSettings
 from tests.feeders import Memory, chunks_of, running, standard_input
+from tests.videos import make_video
 
 B_FRAMES = (("g", "10"), ("bf", "2"), ("preset", "ultrafast"), ("qp", "20"))
 PERIOD_NS = 40_000_000
@@ -51,6 +53,22 @@ def test_pictures_that_a_decoder_reorders_are_not_shown_after_a_silence() -> Non
         memory.wait_state(FeedState.ENDED)
     assert any("before the silence: not shown" in line for line in memory.told)
     assert memory.numbers[num_before] > last + 1, "those behind it had come already"
+
+
+def test_a_picture_that_the_deinterlacer_holds_is_not_shown_after_a_silence(tmp_path: Path) -> None:
+    options = {"qscale": "2"}
+    video = make_video(tmp_path / "a.ts", codec="mpeg2video", interlaced=True, num_frames=20, options=options)
+    memory = Memory()
+    with standard_input() as pipe, running(open_feed("-", FeedSettings(input_format="mpegts")), memory):
+        os.write(pipe, video.read_bytes()[:60000])
+        memory.wait(lambda: memory.frames)
+        time.sleep(1.0)
+        num_before = len(memory.frames)
+        os.close(pipe)
+        memory.wait_state(FeedState.ENDED)
+    assert any("deinterlacing" in line for event in memory.events if event.info for line in event.info.notices)
+    assert len(memory.frames) == num_before
+    assert any("before the silence: not shown" in line for line in memory.told)
 
 
 def follow(silence: Silence, at_ns: int, place: int, seconds: Fraction, wait_ns: int) -> None:
