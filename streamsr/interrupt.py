@@ -13,7 +13,8 @@ from types import FrameType
 
 from streamsr.errors import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+"""What asks a program to end; the last one comes when its terminal is closed or a remote session is lost."""
 
 GRACE_S = 1.0
 """Seconds in which a further interrupt counts as part of the first: shells and schedulers often send two at once."""
@@ -32,7 +33,7 @@ class Ears:
 
 @contextmanager
 def heeding_interrupts() -> Iterator[Ears]:
-    """Turn the first SIGINT or SIGTERM of the body into a KeyboardInterrupt, and a later one into an end with 130.
+    """Turn the first of `SIGNALS` in the body into a KeyboardInterrupt, and a later one into an end with 130.
 
     What the program was told to ignore stays ignored (a shell does that to what it starts in the background). Outside
     the main thread nothing changes, since only that thread may set handlers.

@@ -22,7 +22,7 @@ from streamsr.config import (
     RecordSettings,
     WebSettings,
 )
-from streamsr.errors import Interrupted, OutputError, StreamsrError, UsageError
+from streamsr.errors import InputError, Interrupted, OutputError, StreamsrError, UsageError
 
 MEBIBYTE = 1 << 20
 
@@ -158,15 +158,21 @@ def run_live(source: str, settings: LiveSettings, *, as_json: bool, quiet: bool)
         say(summarise(summary))
     elif not sys.stdout.isatty() or takes_more(sys.stdout, TERMINAL_PATIENCE_S):
         typer.echo(json.dumps(summary, default=str))
+    if failure is None and not interrupted and settings.seconds is not None and not summary["frames_in"]:
+        failure = InputError(
+            f"{summary['source']}: expected a picture within {settings.seconds:g} s, got none;"
+            " check the source, or wait longer"
+        )
     if failure is not None:
         typer.echo(f"streamsr: {failure}", err=True)
     trouble = (summary["recording"] or {}).get("trouble")
     code = Interrupted.exit_code if interrupted else failure.exit_code if failure else 0
     if trouble and not code:
-        typer.echo(f"streamsr: {trouble}", err=True)
+        if quiet or trouble != session.trouble_told:
+            typer.echo(f"streamsr: {trouble}", err=True)
         code = OutputError.exit_code
-    if session.num_abandoned or (session.recorder is not None and session.recorder.hangs):
-        # A thread that hangs inside a runtime or an encoder cannot be ended and would keep the program alive for ever.
+    if session.num_abandoned or session.num_building or (session.recorder is not None and session.recorder.hangs):
+        # A thread that hangs, or builds, inside a runtime or an encoder cannot be ended and would keep us alive.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -189,7 +195,8 @@ def summarise(summary: Mapping[str, Any]) -> str:
     return (
         f"{summary['shown']} of {summary['frames_in']} frames shown in {summary['seconds']:.1f} s ({rungs}), "
         f"dropped: {dropped}; added latency p50 {added['p50_ms']:.1f} ms, p95 {added['p95_ms']:.1f} ms, "
-        f"p99 {added['p99_ms']:.1f} ms, max {added['max_ms']:.1f} ms; reconnects: {summary['reconnects']}"
+        f"p99 {added['p99_ms']:.1f} ms, max {added['max_ms']:.1f} ms, "
+        f"{summary['shown_late']} past the deadline; reconnects: {summary['reconnects']}"
     )
 
 

@@ -188,6 +188,23 @@ def statement_of(engine: Engine) -> str:
     return INTERPOLATED_STATEMENT if engine.kind == "interpolation" else STATEMENT
 
 
+def statement_of_pictures(num_generated: int, num_pictures: int) -> str:
+    """Return what is to be said of a video some of whose pictures a learned generator made."""
+    if not num_generated:
+        return INTERPOLATED_STATEMENT if num_pictures else STATEMENT
+    if num_generated == num_pictures:
+        return STATEMENT
+    return f"{num_generated} of {num_pictures} pictures, the others by bicubic interpolation: {STATEMENT}"
+
+
+def live_marks_of(engine: Engine) -> dict[str, str]:
+    """Return the tags of a live recording, which are written before anybody knows what will make its pictures."""
+    if engine.kind == "interpolation":
+        return marks_of(engine)
+    may = f"may hold AI-enhanced pictures (x{engine.scale}, streamsr {engine.name}); see the sidecar"
+    return {"comment": f"{may} - research use; the original is the record"}
+
+
 def marks_of(engine: Engine) -> dict[str, str]:
     """Return the tags that tell every player that a generator made the picture."""
     made = "interpolated" if engine.kind == "interpolation" else "AI-ENHANCED"

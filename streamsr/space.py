@@ -15,7 +15,7 @@ def room_bytes(folder: Path, reserve_bytes: int, *, num_writers: int) -> int:
     Args:
         folder: on the disk.
         reserve_bytes: that stay free.
-        num_writers: recording and original are two: each leaves room for the other's end.
+        num_writers: tails that are left room for, beside what the caller counts itself.
 
     Raises:
         OSError: the disk cannot be asked.

@@ -127,6 +127,29 @@ def test_a_badge_stays_for_a_flash_and_moves_when_its_place_is_lost() -> None:
     assert len(set(found)) == 2
 
 
+def test_a_badge_leaves_burnt_in_figures_that_come_and_go_for_a_corner_that_is_black() -> None:
+    dark, place = blank_frame(320, 240), BadgePlace()
+    luma = dark.planes[0].copy()
+    luma[:60, 200:] = luma[180:, 200:] = luma[:60, :120] = 99
+    figures = dark.with_planes((luma, *dark.planes[1:]))
+    first = place.choose(dark, 80, 30)
+    found = [place.choose(figures if number % 3 else dark, 80, 30) for number in range(4 * PATIENCE)]
+    assert found[0] == first
+    assert found[-1][0] < 120
+    assert found[-1][1] > 180, "the one corner that stays black"
+    assert len(set(found)) == 2
+
+
+def test_what_a_codec_leaves_in_the_black_is_no_picture() -> None:
+    dark = blank_frame(320, 240)
+    luma = dark.planes[0].copy()
+    luma[10:240:20, 10:320:37] = 24
+    specked, plain = BadgePlace(), BadgePlace()
+    assert specked.choose(dark.with_planes((luma, *dark.planes[1:])), 80, 30) == plain.choose(dark, 80, 30)
+    luma[:, 160:] = 99
+    assert BadgePlace().choose(dark.with_planes((luma, *dark.planes[1:])), 80, 30)[0] < 160
+
+
 def test_a_badge_of_another_text_stays_in_the_same_corner() -> None:
     place, dark = BadgePlace(), blank_frame(320, 240)
     small, large = place.choose(dark, 60, 30), place.choose(dark, 100, 30)
@@ -445,6 +468,16 @@ def test_zooming_in_says_it_in_the_words_of_the_badge_unless_that_is_off() -> No
         near = compose(two_versions(), ViewState(zoom=2.0), (640, 480), now_ns=0, around=around)
         wide = pill(words, GLASS_BOX, capital_px).size[0]
         assert width_of_label(near, row) == pytest.approx(wide, abs=6)  # whose corners are round
+
+
+def test_the_enlarged_half_of_a_split_says_who_made_it_in_the_words_of_the_badge() -> None:
+    capital_px, row, line = 8, 480 - 8 - 4, 0.4
+    for badge, words in ((True, badge_text(2)), (False, "ENHANCED")):
+        state, around = ViewState(arrangement=Arrangement.SPLIT, line=line), Around(LiveStatus(badge=badge))
+        drawn = compose(two_versions(), state, (640, 480), now_ns=0, around=around)
+        right = drawn[:, round(640 * line) + 4 :]
+        lit = np.flatnonzero(right[row, :, 0] != right[row, -1, 0])
+        assert np.ptp(lit) + 1 == pytest.approx(pill(words, GLASS_BOX, capital_px).size[0], abs=6)
 
 
 def test_figures_never_cover_what_a_slate_says() -> None:

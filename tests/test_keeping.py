@@ -143,6 +143,26 @@ def test_a_file_whose_reader_is_killed_plays_up_to_its_last_second(tmp_path):
     assert numbers[-1] >= last - 25
 
 
+def test_a_large_file_is_continued_at_a_key_frame_without_a_loss(tmp_path, monkeypatch):
+    from streamsr.capture import keeping
+
+    monkeypatch.setattr(keeping, "SEGMENT_BYTES", 1)
+    told = []
+    source = make_video(tmp_path / "a.mkv", num_frames=30, options={"g": "10", "bf": "0"})
+    keeper = keeping.OriginalKeeper(lambda kind, text: told.append(kind), reserve_bytes=0, preroll_s=0.0)
+    keeper.keep(str(tmp_path))
+    with av.open(str(source)) as container:
+        video = container.streams.video[0]
+        keeper.begin_source([video], video.average_rate)
+        for number, packet in enumerate(container.demux(video)):
+            if packet.size:
+                keeper.take(packet, is_video=True, arrived_ns=number * 40_000_000)
+        assert keeper.end_source()
+    keeper.close(5.0)
+    assert [read_numbers(path) for path in kept_files(tmp_path)] == [list(range(at, at + 10)) for at in (0, 10, 20)]
+    assert told == ["keeping", "kept"] * 3
+
+
 def test_a_full_disk_ends_keeping_and_not_the_feed(tmp_path):
     memory = Memory()
     feed = open_feed("lavfi:testsrc2=size=128x96", FeedSettings(reserve_bytes=1 << 60))

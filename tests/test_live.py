@@ -178,9 +178,9 @@ def test_lateness_while_another_rung_is_built_does_not_count_against_the_one_in_
     session = run(session_of(endless(), rungs, view, max_latency_ms=300.0))
     told = [event.text for event in session.monitor.events]
     assert session.monitor.late > 0
-    assert "shown by bicubic-x2: warming up" in told
-    assert "shown by bicubic-x2: too slow" not in told
-    assert told.index("shown by student: too slow") > told.index("engine ready: a double")
+    assert "down to bicubic-x2: warming up" in told
+    assert "down to bicubic-x2: too slow" not in told
+    assert told.index("up to student: better ones too slow") > told.index("engine ready: a double")
 
 
 def test_a_generator_that_fails_becomes_bicubic_with_an_alarm_and_recovers() -> None:
@@ -355,6 +355,26 @@ def test_quit_ends_the_session() -> None:
     assert time.monotonic() - started < 10
 
 
+def test_an_engine_that_is_still_built_at_the_end_is_said_and_does_not_count_as_hanging() -> None:
+    release, begun = threading.Event(), threading.Event()
+
+    def build(depth: int) -> Enlarger:
+        begun.set()
+        release.wait(PATIENCE_S)
+        return Doubler()
+
+    session = session_of(endless(), [("best", build)], until(lambda shown: begun.is_set()))
+    try:
+        run(session)
+        assert session.num_abandoned == session.summary()["threads_left"] == 0
+        assert session.num_building == 1
+        assert [event.text for event in session.monitor.events][-1] == "best: still being built at the end"
+    finally:
+        release.set()
+        for rung in session.keeper.rungs:
+            rung.join(PATIENCE_S)
+
+
 def test_the_badge_marks_what_a_generator_made_and_can_be_left_out() -> None:
     asked_at: list[int] = []
 
@@ -392,6 +412,24 @@ class CountingRecorder:
 
     def status(self) -> RecordingStatus:
         return RecordingStatus(active=self.active)
+
+    def note_original(self, path: Path, *, complete: bool) -> None:
+        pass
+
+
+def test_pictures_that_the_view_never_took_count_for_no_rung_and_late_ones_are_counted() -> None:
+    class SlowView(CollectingView):
+        def run(self, showing: Showing) -> None:
+            while not showing.ended:
+                time.sleep(4 * PERIOD_S)
+                shown = showing.next(0.05)
+                if shown is not None:
+                    showing.presented(shown)
+
+    summary = run(session_of([*frames(60)], [], SlowView(), max_latency_ms=PERIOD_S * 1e3 / 2)).summary()
+    assert summary["dropped"]["view"] > 10
+    assert sum(summary["by_rung"].values()) == summary["shown"] < 50
+    assert 0 < summary["shown_late"] <= summary["added_latency"]["num"]
 
 
 def test_the_recorder_is_offered_every_picture_and_stopped(tmp_path: Path) -> None:
@@ -444,6 +482,7 @@ def test_status_tells_the_truth_about_the_session() -> None:
 
     run(session_of(endless(), [("best", lambda depth: Doubler())], CollectingView(ask), name="scripted", **LAZY))
     last = told[-1]
+    assert sum(last.by_rung.values()) == last.frames_shown
     assert (last.source, last.rungs, last.rung, last.reason) == ("scripted", ("best", "bicubic-x2"), "best", "")
     assert (last.size_in, last.size_out) == ((64, 48), (128, 96))
     assert last.state is SourceState.LIVE

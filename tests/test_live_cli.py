@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -40,6 +41,16 @@ def test_a_session_ends_by_itself_and_says_how_it_went() -> None:
     assert told["ladder"] == ["tiny-x2", "bicubic-x2"]
     assert told["bypass_intervals"] == []
     assert told["reconnects"] == 0
+    assert sum(told["by_rung"].values()) == told["shown"]
+    assert 0 <= told["shown_late"] <= told["shown"]
+
+
+def test_a_session_of_a_set_time_without_a_picture_is_a_failure_in_one_line() -> None:
+    done = live("tcp://127.0.0.1:9", "--view", "none", "-m", "bicubic-x2", "-t", "1.5", "--json")
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout)["frames_in"] == 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("streamsr: tcp://127.0.0.1:9: expected a picture within 1.5 s, got none")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +94,7 @@ def test_tampered_weights_are_refused_before_anything_is_shown(tmp_path: Path) -
     assert "SHA-256" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_it_in_time_with_the_summary(number: signal.Signals) -> None:
     command = [sys.executable, "-m", "streamsr", "live", SOURCE, "--view", "none", "-m", "tiny-x2", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
@@ -97,6 +108,38 @@ def test_an_interrupt_ends_it_in_time_with_the_summary(number: signal.Signals) -
         assert time.monotonic() - started < 10
     assert running.returncode == 130
     assert json.loads(output)["frames_in"] > 0
+
+
+CLOSED_TERMINAL = """
+import fcntl, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+sys.argv[0] = "streamsr"
+from streamsr.__main__ import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals")
+def test_a_closed_terminal_ends_it_and_recording_and_original_are_complete(tmp_path: Path) -> None:
+    import pty
+
+    keyboard, terminal = pty.openpty()
+    options = ("-m", "bicubic-x2", "--record", str(tmp_path), "--keep-original")
+    command = [sys.executable, "-c", CLOSED_TERMINAL, "live", SOURCE, "--view", "none", *options]
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True) as running:
+        os.close(terminal)
+        try:
+            deadline = time.monotonic() + 60
+            while len([path for path in tmp_path.glob("*.mkv") if path.stat().st_size > 1000]) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            os.close(keyboard)
+            assert running.wait(30) == 130
+        finally:
+            running.kill()
+    told = json.loads(next(tmp_path.glob("recording-*.json")).read_text())
+    assert told["in_progress"] is False
+    assert {file["kind"] for file in told["files"] if file["sha256"]} == {"enlarged", "original"}
 
 
 LOADING = """
@@ -175,6 +218,10 @@ def test_a_recording_is_written_with_the_original_beside_it(tmp_path: Path) -> N
     assert {"enlarged", "original", "recording"} <= set(names), names
     told = json.loads(next(folder.glob("recording-*.json")).read_text())
     assert told["rungs"]
+    listed = {file["name"]: (file["bytes"], file["sha256"]) for file in told["files"]}
+    assert listed == {
+        path.name: (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()) for path in folder.glob("*.mkv")
+    }
     assert told["session"]["frames_in"] > 0
     assert not {"rungs", "bypass_intervals", "signal_gaps"} & set(told["session"])  # in another clock's seconds
 
@@ -222,9 +269,16 @@ def test_recording_and_original_together_leave_the_reserve_alone(tmp_path: Path)
                 lowest = min(lowest, shutil.disk_usage(disk).free)
                 time.sleep(0.005)
             assert running.stdout is not None
-            said = running.stdout.read()
-        assert "no longer kept" in said
-        assert "recording stopped" in said
+            assert running.stderr is not None
+            said = running.stdout.read() + running.stderr.read()
+        assert running.returncode == 5
+        assert said.count("recording stopped") == 1, said
+        assert "2 MiB to stay free" in said
+        assert "MiB for recording and original to end in" in said
+        assert "no longer kept" not in said, "the original ends with the recording"
+        stopped = [path.stat().st_mtime for path in disk.glob("*.mkv")]
+        assert len(stopped) == 2
+        assert max(stopped) - min(stopped) < 2, said
         assert reserve <= lowest < 24 << 20
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -262,10 +316,11 @@ def test_the_summary_for_a_person_names_what_matters() -> None:
             "by_rung": {"fast-x2": 80, "bicubic-x2": 10},
             "dropped": {"overrun": 10},
             "added_latency": {"p50_ms": 20.0, "p95_ms": 30.0, "p99_ms": 40.0, "max_ms": 50.0},
+            "shown_late": 3,
             "reconnects": 1,
         }
     )
-    for part in ("90 of 100", "fast-x2 80", "10 overrun", "p99 40.0 ms", "reconnects: 1"):
+    for part in ("3 past the deadline", "90 of 100", "fast-x2 80", "10 overrun", "p99 40.0 ms", "reconnects: 1"):
         assert part in told
 
 

@@ -26,9 +26,10 @@ import pytest
 
 from streamsr.config import RecordSettings
 from streamsr.display.shown import Shown
+from streamsr.engine import find_engine
 from streamsr.errors import UsageError
 from streamsr.frame import Colour, Frame, PlaneLayout
-from streamsr.sidecar import STATEMENT, file_sha256
+from streamsr.sidecar import INTERPOLATED_STATEMENT, STATEMENT, file_sha256, live_marks_of
 from streamsr.sinks import LiveRecorder, live_file, live_recording, live_series, offered, preroll
 from streamsr.sinks.live_encoder import LiveEncoder
 from streamsr.sinks.offered import QUEUE_PICTURES
@@ -211,7 +212,7 @@ def test_slates_are_not_recorded_and_the_gap_shows_in_times_and_sidecar(tmp_path
     told = sidecar_of(recorder)
     assert told["signal_gaps"] == [{"from_s": 0.2, "to_s": 2.24}]
     assert told["holes"] == []
-    assert told["frames"] == {"written": 11, "dropped": 0}
+    assert told["frames"] == {"written": 11, "generated": 11, "dropped": 0}
 
 
 def test_a_large_file_is_continued_at_a_key_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +344,7 @@ def test_an_encoder_that_hangs_costs_pictures_and_never_the_display(gate: thread
     kept = [*range(QUEUE_PICTURES + 1), 200]
     assert numbers(recorder.files[0]) == kept
     told = sidecar_of(recorder)
-    assert told["frames"] == {"written": len(kept), "dropped": 199 - QUEUE_PICTURES}
+    assert told["frames"] == {"written": len(kept), "generated": len(kept), "dropped": 199 - QUEUE_PICTURES}
     assert told["holes"] == [{"from_s": QUEUE_PICTURES * 0.04, "to_s": 8.0, "pictures": 199 - QUEUE_PICTURES}]
 
 
@@ -387,7 +388,7 @@ def test_stopping_drops_what_a_slow_encoder_has_no_time_for(tmp_path: Path, monk
     dropped, kept = recorder.status().dropped, numbers(recorder.files[0])
     assert dropped > 0
     assert kept == list(range(QUEUE_PICTURES - dropped))
-    assert sidecar_of(recorder)["frames"] == {"written": len(kept), "dropped": dropped}
+    assert sidecar_of(recorder)["frames"] == {"written": len(kept), "generated": len(kept), "dropped": dropped}
 
 
 def test_stopping_lets_go_of_what_an_encoder_holds_when_there_is_no_time(
@@ -401,7 +402,7 @@ def test_stopping_lets_go_of_what_an_encoder_holds_when_there_is_no_time(
         wait_for(lambda: not recorder._waiting)
     kept, told = numbers(recorder.files[0]), sidecar_of(recorder)
     assert kept == list(range(9))  # x264 holds one picture
-    assert told["frames"] == {"written": 9, "dropped": 1}
+    assert told["frames"] == {"written": 9, "generated": 9, "dropped": 1}
     assert told["files"][0]["sha256"]
 
 
@@ -744,7 +745,9 @@ def test_the_sidecar_tells_what_happened(tmp_path: Path) -> None:
         play(Director(recorder))
         assert recorder.stop(PATIENCE_S)
     told = sidecar_of(recorder)
-    assert told["statement"] == STATEMENT
+    assert told["statement"] == f"13 of 22 pictures, the others by bicubic interpolation: {STATEMENT}"
+    assert told["frames"]["generated"] == 13
+    assert "from_start" not in told["recording"]  # how the session began stands in its settings
     assert told["engine"] == about["engine"]
     assert told["source"] == "testsrc"
     assert told["versions"]["av"] == av.__version__
@@ -769,6 +772,53 @@ def test_the_sidecar_tells_what_happened(tmp_path: Path) -> None:
     assert (file["width"], file["height"], file["colour"]["matrix"]) == (64, 48, 1)
     assert told["frames"]["written"] == len(found) == 22
     assert (told["in_progress"], told["trouble"]) == (False, None)
+
+
+@pytest.mark.parametrize(("rung", "statement"), [("fast-x2", STATEMENT), ("bicubic-x2", INTERPOLATED_STATEMENT)])
+def test_the_sidecar_claims_a_generator_only_where_there_was_one(rung: str, statement: str, tmp_path: Path) -> None:
+    told = sidecar_of(record(tmp_path, lambda director: director.show(3, rung=rung)))
+    assert told["statement"] == statement
+
+
+def test_tags_that_are_written_before_anything_is_known_claim_nothing() -> None:
+    said = live_marks_of(find_engine("fast-x2"))["comment"]
+    assert "may hold AI-enhanced pictures" in said
+    assert "see the sidecar" in said
+
+
+def test_an_original_beside_it_is_waited_for_listed_and_hashed(tmp_path: Path) -> None:
+    original = tmp_path / "original-1.mkv"
+    with LiveRecorder(SMALL) as recorder:
+        recorder.start(tmp_path)
+        original.write_bytes(b"begun")
+        recorder.note_original(original, complete=False)
+        Director(recorder).show(3)
+        assert not recorder.stop(0.0)
+        original.write_bytes(b"complete")
+        recorder.note_original(original, complete=True)
+        assert recorder.stop(PATIENCE_S)
+    assert recorder.status().name == recorder.files[-1].name
+    found = {file["kind"]: file for file in sidecar_of(recorder)["files"]}
+    assert set(found) == {"enlarged", "original"}
+    assert found["original"] == {
+        "name": original.name,
+        "kind": "original",
+        "bytes": 8,
+        "sha256": file_sha256(original),
+        "complete": True,
+    }
+
+
+def test_an_original_that_is_never_closed_is_listed_without_a_hash(tmp_path: Path) -> None:
+    original = tmp_path / "original-1.mkv"
+    original.write_bytes(b"begun")
+    with LiveRecorder(SMALL) as recorder:
+        recorder.start(tmp_path)
+        recorder.note_original(original, complete=False)
+        Director(recorder).show(3)
+        assert recorder.stop(PATIENCE_S)
+    (_, told) = sidecar_of(recorder)["files"]
+    assert (told["name"], told["sha256"], told["complete"]) == (original.name, None, False)
 
 
 def test_intervals_are_bounded_and_those_left_out_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

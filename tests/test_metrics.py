@@ -27,6 +27,7 @@ STATUS = LiveStatus(
     dropped={"newer came": 7, 'odd "name"\\\n': 3},
     by_rung={"fast-x2": 100, "bicubic-x2": 10},
     late=4,
+    shown_late=6,
     reconnects=2,
     max_latency_ms=80,
     recording=RecordingStatus(active=True, seconds=12.5, dropped=1),
@@ -71,6 +72,7 @@ def test_prometheus_reads_what_the_session_says(server: MetricsServer) -> None:
     assert value(found, "frames_shown_total") == 110
     assert value(found, "frames_dropped_total", cause="newer came") == 7
     assert value(found, "frames_dropped_total", cause='odd "name"\\\n') == 3
+    assert value(found, "frames_shown_late_total") == 6
     assert value(found, "frames_by_rung_total", rung="fast-x2") == 100
     assert value(found, "rung_in_use", rung="bicubic-x2") == 1
     assert value(found, "rung_in_use", rung="fast-x2") == 0

@@ -17,7 +17,7 @@ import pytest
 from streamsr.capture.framecode import read_frame_code
 from streamsr.capture.testsrc import TestSettings
 from streamsr.display.commands import Command
-from streamsr.display.status import SourceState
+from streamsr.display.status import RecordingStatus, SourceState
 from streamsr.sinks.web.view import FILES
 from tests.web_doubles import CAMERA_LUMA, ENHANCED_LUMA, SCALE, FakeShowing, Running, running, wait_until
 
@@ -269,6 +269,10 @@ def test_a_frozen_page_says_so_with_its_age_and_goes_on_with_the_newest(
     canvas, still = pixels(page)
     assert still == number
     assert read_frame_code(luma_of(fitted(canvas)), SCALE) == number
+    words, canvas_box = page.locator("#frozen").bounding_box(), page.locator("#canvas").bounding_box()
+    assert words["y"] + words["height"] <= canvas_box["y"], (
+        "it covers nothing of the picture, whose badge may be anywhere"
+    )
     age = re.fullmatch(r"FROZEN ([\d.]+) s", page.inner_text("#frozen"))
     assert age is not None
     assert float(age[1]) > 0.3
@@ -346,6 +350,22 @@ def test_an_alarm_covers_neither_the_picture_nor_its_marks(served: Running, open
     alarm = page.locator("#alarm").bounding_box()
     for name in ("#view", "#canvas", "#frozen", "#label-original", "#label-picture"):
         assert page.locator(name).bounding_box()["y"] >= alarm["y"] + alarm["height"], name
+
+
+def test_the_split_says_who_made_its_half_in_the_words_of_the_badge(
+    served: Running, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(served.view.url)
+    page.keyboard.press("v")
+    page.wait_for_selector("#label-picture:has-text('AI-ENHANCED, research use')", state="visible")
+
+
+def test_a_recording_is_named_with_its_folder_and_file(served: Running, open_page: Callable[..., Any]) -> None:
+    page = open_page(served.view.url)
+    recording = RecordingStatus(active=True, folder="/taken", seconds=2, files=1, name="enlarged-1-001.mkv")
+    served.showing.status_changes = {"recording": recording}
+    page.wait_for_selector("#recording-facts:has-text('enlarged-1-001.mkv')", state="attached")
+    assert "/taken" in page.inner_text("#recording-facts")
 
 
 def test_an_alarm_and_a_lost_source_are_announced(served: Running, open_page: Callable[..., Any]) -> None:

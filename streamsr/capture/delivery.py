@@ -36,6 +36,7 @@ class Delivery:
         self._noted: set[str] = set()
         self._told_ns = self._picture_ns = time.monotonic_ns()
         self._damage_told = (0, 0)
+        self._num_left_out = 0
 
     def open(self, paced: bool) -> None:
         """Begin anew: the next frame is told of as the opening."""
@@ -75,6 +76,18 @@ class Delivery:
             self._told_ns = now_ns
             self.outlet.tell("alive")
 
+    def leave_out(self) -> None:
+        """Count a picture that is too old to be shown: its number is missing, as that of every frame dropped."""
+        self.num_frames += 1
+        self._num_left_out += 1
+
+    def tell_left_out(self) -> None:
+        """Tell the user of the pictures that were left out since the last time."""
+        number, self._num_left_out = self._num_left_out, 0
+        if number:
+            came = "1 picture that came" if number == 1 else f"{number} pictures that came"
+            self.outlet.tell("notice", f"{came} before the silence: not shown")
+
     def give(self, frame: Frame, facts: SourceInfo, arrived_ns: int) -> None:
         """Hand over a frame.
 
@@ -89,6 +102,7 @@ class Delivery:
             arrived_ns = time.monotonic_ns()
             frame = replace(frame, captured_ns=arrived_ns)
         self._describe(frame, facts)
+        self.tell_left_out()
         self._told_ns = self._picture_ns = time.monotonic_ns()
         numbered = replace(frame, sequence=self.num_frames, arrived_ns=arrived_ns)
         self.num_frames += 1

@@ -236,13 +236,21 @@ class ProcessFeed:
     def _note_kept(self, kind: str, text: str, listener: FeedListener) -> None:
         if kind == "keeping":
             self._kept_now = text
-            self._tell(listener, FeedState.NOTICE, f"keeping the original in {text}")
+            self._tell(listener, FeedState.NOTICE, f"keeping the original in {text}", kept=text)
         else:
-            self._kept_now = None
-            self._tell(listener, FeedState.KEPT, text)
+            kept, self._kept_now = self._kept_now, None
+            self._tell(listener, FeedState.KEPT, text, kept=kept)
 
-    def _tell(self, listener: FeedListener, state: FeedState, text: str, info: SourceInfo | None = None) -> None:
-        listener.tell(FeedEvent(state, text, time.monotonic_ns(), info))
+    def _tell(
+        self,
+        listener: FeedListener,
+        state: FeedState,
+        text: str,
+        info: SourceInfo | None = None,
+        *,
+        kept: str | None = None,
+    ) -> None:
+        listener.tell(FeedEvent(state, text, time.monotonic_ns(), info, None if kept is None else Path(kept)))
 
     def _need_reader(self) -> ReaderProcess:
         """Return the process that reads, started if there is none."""
@@ -263,7 +271,7 @@ class ProcessFeed:
             reader.kill()
         kept, self._kept_now = self._kept_now, None
         if kept is not None and not remove_if_empty(Path(kept)):
-            self._tell(listener, FeedState.KEPT, f"{kept} (cut short)")
+            self._tell(listener, FeedState.KEPT, f"{kept} (cut short)", kept=kept)
 
     def _let_go(self, listener: FeedListener) -> None:
         """End the process, hearing what it says while it closes the file that it keeps."""

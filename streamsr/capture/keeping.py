@@ -17,15 +17,19 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 
 from streamsr.capture.segments import PacketSegment, PictureSegment
-from streamsr.space import room_bytes
+from streamsr.space import TAIL_BYTES, room_bytes
 
 MOST_WAITING_BYTES = 64 << 20
 """What may wait for a slow disk: 20 s at 25 Mb/s, or 20 raw pictures of 1080p. Beyond it packets are lost, and said."""
 
-NUM_WRITERS = 2
-"""Of the folder: this one, and what records the enlarged video."""
+NUM_WRITERS = 1
+"""Whose ends are left room for: this one's. What records beside it keeps twice as much free, so it stops first, and its
+owner ends keeping with it."""
 
 DRAIN_S = 0.5
+
+SEGMENT_BYTES = 1 << 30
+"""A larger file is continued in a next one at a key frame, so that the last one can be hashed while a session ends."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,8 @@ class _Item:
 class OriginalKeeper:
     """Writes what a source gives into files of their own. Its methods return at once; the disk's work has its thread.
 
-    A file begins with a key frame and ends when the source is lost, its pictures change, the disk could not follow, or
-    keeping ends. Files are named in the order ``keeping`` (begun) and ``kept`` (complete).
+    A file begins with a key frame and ends when the source is lost, its pictures change, the disk could not follow, it
+    has become large, or keeping ends. Files are named in the order ``keeping`` (begun) and ``kept`` (complete).
 
     Args:
         tell: takes (kind, text), in the keeper's thread.
@@ -170,8 +174,14 @@ class OriginalKeeper:
             self._remember(item)
             return
         if self._is_short_of_space(self._folder, item.num_bytes):
-            self._stop(f"less than {self._reserve_bytes >> 20} MiB would stay free in {self._folder}")
+            margin_mib = NUM_WRITERS * TAIL_BYTES >> 20
+            self._stop(
+                f"less than {self._reserve_bytes >> 20} MiB, and {margin_mib} MiB to end in, would stay free in"
+                f" {self._folder}"
+            )
             return
+        if self._segment is not None and item.is_start and self._segment.num_bytes >= SEGMENT_BYTES:
+            self._end_segment()
         if self._segment is None:
             if not item.is_start:
                 return

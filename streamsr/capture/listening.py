@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Protocol
 
 from streamsr.capture.base import SourceInfo
@@ -31,12 +32,14 @@ class FeedEvent:
         text: in one line, for the log and the person watching; never holds a password or a token.
         at_ns: `time.monotonic_ns` when it happened.
         info: the source as it is from here on, with OPENED and CHANGED.
+        kept: the file of the original that was begun (NOTICE) or closed (KEPT), where the event is about one.
     """
 
     state: FeedState
     text: str
     at_ns: int
     info: SourceInfo | None = None
+    kept: Path | None = None
 
 
 class FeedListener(Protocol):

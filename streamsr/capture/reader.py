@@ -129,7 +129,9 @@ def die_with_parent() -> None:
 
 def main() -> None:
     """Read what the other end orders; the two descriptors are the arguments."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt of the terminal is the other end's to heed
+    for number in ("SIGINT", "SIGHUP"):  # an interrupt of the terminal, or its end, is the other end's to heed
+        if hasattr(signal, number):
+            signal.signal(getattr(signal, number), signal.SIG_IGN)
     die_with_parent()
     sys.setswitchinterval(
         0.0005

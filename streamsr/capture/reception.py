@@ -20,6 +20,7 @@ from streamsr.capture.keeping import OriginalKeeper
 from streamsr.capture.live_opening import SourceLost, open_live, reason_of
 from streamsr.capture.opening import NO_TIMESTAMPS, choose_video, list_tracks, stated_rate
 from streamsr.capture.pictures import FrameMaker, Sampling
+from streamsr.capture.silence import HOLDING, Silence
 from streamsr.capture.times import JUMP_BACK_S
 from streamsr.capture.unparsed import SCANNED, SoundSplitter, begins_key_frame
 from streamsr.config import usable_cores
@@ -70,8 +71,12 @@ class Reception:
             SourceLost: it failed before.
         """
         try:
+            self._silence.ask(time.monotonic_ns())
             for packet in self._packets():
-                self._take(packet, time.monotonic_ns())
+                now_ns = time.monotonic_ns()
+                self._silence.answer(now_ns)
+                self._take(packet, now_ns)
+                self._silence.ask(time.monotonic_ns())
             self._finish()
         finally:
             if self._keeper.end_source():
@@ -92,8 +97,10 @@ class Reception:
         self._sampling = self._sample()
         self._facts = self._know()
         self._shape: tuple[int, int, str] | None = None
-        self._start_stretch()
         is_hls = container.format.name.startswith("hls")
+        self._comes_in_time = address.kind != "file" and not is_hls  # a disk that is slow is no camera that pauses
+        self._silence = Silence(1 / float(self._sampling.rate), holds=container.format.name in HOLDING)
+        self._start_stretch()
         recorded = address.kind == "network" and bool(container.duration) and not is_hls
         self._delivery.open(paced=address.paced or recorded)
         for notice in notices + left_out + self._surprises(recorded):
@@ -167,6 +174,7 @@ class Reception:
             return
         if packet.is_corrupt:
             self._damage.packet(packet.pts)
+        self._note_time(packet, arrived_ns)
         pictures = self._decode(packet)
         differing = [picture for picture in pictures if self._differs(picture)]
         if differing:
@@ -176,6 +184,22 @@ class Reception:
             self._keeper.take(packet, is_video=True, arrived_ns=arrived_ns)
         for picture in pictures:
             self._show(picture, arrived_ns)
+
+    def _note_time(self, packet: Any, arrived_ns: int) -> None:
+        """Look whether there was a silence before a packet; what is still inside since then is left out."""
+        if not self._comes_in_time:
+            return
+        moment, num_before = packet.dts if packet.dts is not None else packet.pts, self._silence.num_silences
+        seconds = None if moment is None or packet.time_base is None else moment * packet.time_base
+        self._silence.packet(packet.pts if packet.pts is not None else packet.dts, seconds, arrived_ns)
+        if self._silence.num_silences > num_before:
+            self._empty()
+
+    def _empty(self) -> None:
+        """Leave out the pictures that the deinterlacer held over a silence."""
+        for _ in self._maker.flush():
+            self._arrivals.take()
+            self._delivery.leave_out()
 
     def _take_sound(self, packet: Any, arrived_ns: int) -> None:
         splitter = self._splitters.get(packet.stream_index)
@@ -215,6 +239,9 @@ class Reception:
 
     def _show(self, picture: VideoFrame, arrived_ns: int) -> None:
         self._damage.picture(picture.pts, is_damaged=picture.is_corrupt)
+        if self._silence.is_stale(picture_pts(picture), arrived_ns):
+            self._delivery.leave_out()
+            return
         self._watch_time(picture)
         self._arrivals.add(arrived_ns)
         try:
@@ -236,9 +263,16 @@ class Reception:
         self._last_s = None if pts is None else pts * self._sampling.time_base
 
     def _finish(self) -> None:
+        now_ns, num_before = time.monotonic_ns(), self._silence.num_silences
+        self._silence.answer(now_ns)
+        if self._comes_in_time:
+            self._silence.end()
+        if self._silence.num_silences > num_before:
+            self._empty()
         for picture in self._decode(None):
-            self._show(picture, time.monotonic_ns())
+            self._show(picture, now_ns)
         self._flush()
+        self._delivery.tell_left_out()
 
     def _flush(self) -> None:
         for frame in self._maker.flush():

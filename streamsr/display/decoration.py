@@ -111,10 +111,11 @@ class Decoration:
             self._label(made, self.places[-1].left + self.places[-1].width / 2, across=0.5)
 
     def _made(self, room_px: int, zoom: str, *, badge: bool) -> str:
-        """Return what made the picture: in the badge's own words where zooming may have moved that out of sight."""
+        """Return what made the picture: in the badge's own words where zoom or the camera's half may hide the badge."""
         shown = self.shown
         short = ("ENHANCED" if shown.is_generated else "BICUBIC") + zoom
-        if not (zoom and badge) or shown.original is None:
+        is_hidden = zoom or arrangement_of(shown, self.state) is Arrangement.SPLIT
+        if not (is_hidden and badge) or shown.original is None:
             return short
         scale = shown.picture.width // shown.original.width
         said = badge_line(scale, is_generated=shown.is_generated, reason=shown.reason) + zoom
@@ -130,7 +131,7 @@ class Decoration:
             cv2.circle(self.canvas, (x, middle), radius + extra // 2, colour, -1, cv2.LINE_AA)
         right_px = pane.left + pane.width - x
         if pill(made, GLASS_BOX, self.capital_px).size[0] + 2 * self.margin > right_px:
-            made = "ENHANCED" if self.shown.is_generated else "BICUBIC"
+            made = "AI-ENHANCED" if self.shown.is_generated else "BICUBIC"
         for text, across, room in (("ORIGINAL", 1.0, x - pane.left), (made, 0.0, right_px)):
             if pill(text, GLASS_BOX, self.capital_px).size[0] + 2 * self.margin <= room:
                 self._label(text, x + (self.margin if across == 0 else -self.margin), across=across)

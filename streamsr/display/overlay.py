@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from streamsr.display.lettering import SMALLEST_CAPITAL_PX, draw_lines, wrap
 from streamsr.display.paint import WHITE, Box, Cover, Stamp, box_letters, lay_over, make_stamp
 from streamsr.display.shown import BYPASS
@@ -22,6 +24,9 @@ CAPITAL_SHARE = 0.019
 READABLE_CAPITAL_PX = 8
 WIDEST_SHARE = 0.42
 """Part of the picture's width above which text is broken between words."""
+
+SPECKS = 0.002
+"""Part of a place that may be brighter than black: what lossy codecs leave; a single letter is more."""
 
 PATIENCE = 50
 """Frames for which a place must have been lost before the badge moves: 2 s at 25 frames a second."""
@@ -63,14 +68,17 @@ def badge_text(scale: int) -> str:
 class BadgePlace:
     """Chooses where in the black surround a badge stands, and stays there. Owned by one thread.
 
-    A place is black at first sight, or the badge stands in the top right corner. It moves only when its place was not
-    black for `PATIENCE` frames on end, and then to one that was black at the beginning and at the end of as many.
+    A place is black at first sight, or the badge stands in the top right corner. It moves only when something lay below
+    it in `PATIENCE` frames, without as many black ones on end between them: burnt-in figures that change leave their
+    place black now and then. It moves to a corner that was black in as many frames on end; where none was, to a place
+    at the side that is black at the beginning and at the end of as many.
     """
 
     def __init__(self) -> None:
         self._chosen: Place | None = None
         self._next: Place | None = None
-        self._lost = 0
+        self._lost = self._number = 0
+        self._lit: dict[Place, int] = {}
 
     def choose(self, frame: Frame, width: int, height: int) -> tuple[int, int]:
         """Return where a box goes.
@@ -86,16 +94,28 @@ class BadgePlace:
         room = _Room(frame, width, height)
         if self._chosen is None:
             self._chosen = room.find() or TOP_RIGHT
-        self._lost = 0 if room.is_black(self._chosen) else self._lost + 1
+        self._number += 1
+        self._lit |= {place: self._number for place in {*CORNERS, self._chosen} if not room.is_black(place)}
+        if self._lit.get(self._chosen) == self._number:
+            self._lost += 1
+        elif self._rested(self._chosen):
+            self._lost = 0
         if self._lost >= PATIENCE:
             self._move(room)
         return room.at(self._chosen)
 
+    def _rested(self, corner: Place) -> bool:
+        """Return whether nothing was in a corner, or below the badge, for a while."""
+        return self._number - self._lit.get(corner, 0) >= PATIENCE
+
     def _move(self, room: _Room) -> None:
-        if self._next and room.is_black(self._next):
-            self._chosen, self._next = self._next, None
+        free = next((corner for corner in CORNERS if self._rested(corner)), None)
+        if free is None and self._next and room.is_black(self._next):
+            free = self._next
+        if free is None:
+            self._next = room.find(SIDES)
         else:
-            self._next = room.find()
+            self._chosen, self._next = free, None
         self._lost = 0
 
 
@@ -118,11 +138,12 @@ class _Room:
     def is_black(self, place: Place) -> bool:
         """Return whether nothing but surround lies below the box."""
         x, y = self.at(place)
-        return bool(self.luma[y : y + self.height, x : x + self.width].max() <= self.black)
+        below = self.luma[y : y + self.height, x : x + self.width]
+        return bool(np.count_nonzero(below > self.black) <= SPECKS * below.size)
 
-    def find(self) -> Place | None:
+    def find(self, places: tuple[Place, ...] = (*CORNERS, *SIDES)) -> Place | None:
         """Return the first black place; None where there is none."""
-        return next((place for place in (*CORNERS, *SIDES) if self.is_black(place)), None)
+        return next((place for place in places if self.is_black(place)), None)
 
 
 def burn_badge(frame: Frame, text: str, *, alarm: bool = False, place: BadgePlace | None = None) -> Frame:

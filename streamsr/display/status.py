@@ -29,7 +29,8 @@ class RecordingStatus:
         active: whether frames are being written now.
         folder: where to; empty where nothing was ever recorded.
         seconds: recorded so far.
-        files: written so far, originals included.
+        files: written so far.
+        name: of the newest of these; empty where there is none.
         dropped: frames that the encoder had no time for.
         trouble: why it stopped by itself, in one line; empty where it did not.
     """
@@ -38,6 +39,7 @@ class RecordingStatus:
     folder: str = ""
     seconds: float = 0.0
     files: int = 0
+    name: str = ""
     dropped: int = 0
     trouble: str = ""
 
@@ -68,6 +70,7 @@ class LiveStatus:
         damaged: packets and pictures of the source that were damaged; what could be decoded of them was shown.
         by_rung: frames presented, by rung.
         late: frames whose generator was late, so that they were shown through bicubic.
+        shown_late: frames presented after the deadline all the same.
         reconnects: how often the source was opened again.
         rate_in: frames a second that come, over the last seconds.
         rate_shown: frames a second that are presented, over the last seconds.
@@ -100,6 +103,7 @@ class LiveStatus:
     damaged: int = 0
     by_rung: Mapping[str, int] = field(default_factory=dict)
     late: int = 0
+    shown_late: int = 0
     reconnects: int = 0
     rate_in: float = 0.0
     rate_shown: float = 0.0

@@ -181,9 +181,10 @@ class Director:
         """Log a change of rung, and why."""
         ladder, rung = self._keeper.ladder, self._keeper.rung
         if ladder.rung != self._told_rung:
-            self._told_rung = ladder.rung
+            went, self._told_rung = "up" if ladder.rung < self._told_rung else "down", ladder.rung
             name = rung.name if rung else f"bicubic-x{self._scale}"
-            self._monitor.say(f"shown by {name}" + (f": {ladder.reason}" if ladder.reason else ""))
+            why = f"better ones {ladder.reason}" if went == "up" and ladder.reason else ladder.reason
+            self._monitor.say(f"{went} to {name}" + (f": {why}" if why else ""))
 
     def _make(self, frame: Frame) -> Made:
         """Have a frame made by a generator, unless a person asked for none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +30,9 @@ class Recorder(Protocol):
 
     def status(self) -> RecordingStatus:
         """Say how the recording is."""
+
+    def note_original(self, path: Path, *, complete: bool) -> None:
+        """Note a file of the original that was begun or closed beside the recording; never waits."""
 
 
 class Metrics(Protocol):
@@ -65,14 +69,14 @@ class Door:
         name: of the view.
 
     Attributes:
-        num_missed: camera pictures that newer ones replaced before the view took them.
+        missed: camera pictures that newer ones replaced before the view took them, by rung.
     """
 
     def __init__(self, session: Session, name: str) -> None:
         self._session, self._name = session, name
         self._newest: Latest[Shown] = Latest(session.line)
         self._waiting: Shown | None = None
-        self.num_missed = 0
+        self.missed: Counter[str] = Counter()
 
     @property
     def ended(self) -> bool:
@@ -84,7 +88,7 @@ class Door:
         before = self._newest.num_dropped
         self._newest.put(shown)
         if self._newest.num_dropped > before and self._waiting is not None and not self._waiting.is_slate:
-            self.num_missed += 1
+            self.missed[self._waiting.rung] += 1
         self._waiting = shown
 
     def next(self, timeout_s: float) -> Shown | None:

@@ -118,7 +118,7 @@ class Monitor:
         self.began_utc = datetime.now(timezone.utc)
         self.added = StageClock("added")
         self.last_arrival_ns, self._after_gap = 0, False
-        self.frames_in = self.frames_shown = self.late = self.reconnects = 0
+        self.frames_in = self.frames_shown = self.late = self.shown_late = self.reconnects = 0
         self.by_rung: Counter[str] = Counter()
         self.rungs, self.bypasses, self.gaps = Intervals(), Intervals(), Intervals()
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
@@ -177,8 +177,14 @@ class Monitor:
             for name, duration_ms in shown.stages_ms.items():
                 self._add_stage(name, now_s, duration_ms)
 
-    def present(self, view: str, shown: Shown, at_ns: int) -> float | None:
+    def present(self, view: str, shown: Shown, at_ns: int, limit_ms: float = float("inf")) -> float | None:
         """Note that a view has a picture on its screen.
+
+        Args:
+            view: its name.
+            shown: the picture.
+            at_ns: `time.monotonic_ns` of the presentation.
+            limit_ms: the deadline; what is later is counted.
 
         Returns:
             Added latency in milliseconds; None for slates and for pictures that the view had already presented.
@@ -188,6 +194,7 @@ class Monitor:
                 return None
             self._presented[view] = shown.number
             added_ns, now_s = at_ns - shown.arrived_ns, self.now_s
+            self.shown_late += added_ns / 1e6 > limit_ms
             self.added.add(added_ns)
             self._added.add(now_s, added_ns / 1e6)
             self._add_stage("present", now_s, (at_ns - shown.made_ns) / 1e6)
@@ -208,6 +215,7 @@ class Monitor:
                 "frames_shown": self.frames_shown,
                 "by_rung": dict(self.by_rung),
                 "late": self.late,
+                "shown_late": self.shown_late,
                 "reconnects": self.reconnects,
                 "rate_in": self._arrivals.rate(now_s),
                 "rate_shown": self._shown.rate(now_s),
@@ -228,6 +236,7 @@ class Monitor:
                 "frames_in": self.frames_in,
                 "shown": self.frames_shown,
                 "late": self.late,
+                "shown_late": self.shown_late,
                 "reconnects": self.reconnects,
                 "by_rung": dict(self.by_rung),
                 "rungs": self.rungs.told(now_s),

@@ -15,7 +15,7 @@ from streamsr.errors import UsageError
 from streamsr.fallback import make_upscaler
 from streamsr.live.rungs import Enlarger
 from streamsr.live.session import LiveSession
-from streamsr.sidecar import describe_engine, marks_of
+from streamsr.sidecar import describe_engine, live_marks_of
 from streamsr.sinks.folders import check_folder
 from streamsr.sinks.live_recording import LiveRecorder
 
@@ -157,7 +157,7 @@ def open_session(
         view = open_view(settings)
         stack.callback(getattr(view, "close", lambda: None))
         recorder = stack.enter_context(
-            LiveRecorder(replace(settings.record, from_start=False), about=facts, marks=marks_of(engine))
+            LiveRecorder(replace(settings.record, from_start=False), about=facts, marks=live_marks_of(engine))
         )
         session = LiveSession(
             feed,

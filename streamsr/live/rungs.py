@@ -103,6 +103,12 @@ class Rung:
         return 0 if ticket is None or ticket.done else time.monotonic_ns() - ticket.submitted_ns
 
     @property
+    def is_building(self) -> bool:
+        """Whether all that it is at is being built and warmed: that takes its time and is no hanging."""
+        ticket, left = self._ticket, any(not worker.join(0.0) for worker in self.abandoned)
+        return ticket is not None and not ticket.done and ticket.calls > 1 and not left
+
+    @property
     def started(self) -> bool:
         """Whether its thread was ever started."""
         return self._worker.started

@@ -79,7 +79,9 @@ class LiveSession:
         director: makes what is shown.
         metrics: counts what is presented for Prometheus; None where nobody reads that.
         over: whether the session is over.
+        trouble_told: why a recording stopped by itself, as far as the log says it already.
         num_abandoned: threads that hang in a runtime and could not be ended.
+        num_building: threads that were still building an engine when the session ended.
     """
 
     def __init__(
@@ -101,13 +103,13 @@ class LiveSession:
     ) -> None:
         self.feed, self.view, self.recorder = feed, view, recorder
         self.line, self.monitor = Line(), Monitor(say)
-        self.num_abandoned = 0
+        self.num_abandoned = self.num_building = 0
         self.metrics: Metrics | None = None
         self._seconds = seconds
         self._state = SourceState.OPENING
         self._shown: Shown | None = None
         self._over = self._closed = False
-        self._trouble = ""
+        self.trouble_told = ""
         self._switch_interval_s: float | None = None
         self.keeper = RungKeeper([Rung(each, self.line, build) for each, build in rungs], self.monitor)
         self.director = Director(
@@ -187,7 +189,7 @@ class LiveSession:
 
     def note_presented(self, view: str, shown: Shown, at_ns: int) -> None:
         """Note that a view has a picture on its screen."""
-        added_ms = self.monitor.present(view, shown, at_ns)
+        added_ms = self.monitor.present(view, shown, at_ns, self.director.max_latency_ms)
         if added_ms is None:
             return
         self.director.present.add((at_ns - shown.made_ns) / 1e6)
@@ -203,6 +205,8 @@ class LiveSession:
         """Take what happens to the feed; see `FeedListener`."""
         self.monitor.say(event.text)
         self._state = STATES.get(event.state, self._state)
+        if event.kept is not None and self.recorder is not None:
+            self.recorder.note_original(event.kept, complete=event.state is FeedState.KEPT)
         if event.info is not None and event.info.rate > 0:
             self.director.stated_period_ms = float(1000 / event.info.rate)
         if event.state is FeedState.OPENED:
@@ -223,8 +227,12 @@ class LiveSession:
         deadline = time.monotonic() + JOIN_S
         ended = [worker.join(_left_s(deadline)) for worker in self._workers if worker.started]
         ended.append(self.wishes.join(_left_s(deadline)))
-        ended += [rung.join(_left_s(deadline)) for rung in self.keeper.rungs if rung.started]
-        self.num_abandoned = ended.count(False)
+        late = [rung for rung in self.keeper.rungs if rung.started and not rung.join(_left_s(deadline))]
+        building = [rung.name for rung in late if rung.is_building]
+        self.num_building = len(building)
+        if building:
+            self.monitor.say(f"{', '.join(building)}: still being built at the end")
+        self.num_abandoned = ended.count(False) + len(late) - len(building)
         if self.num_abandoned:
             log.warning("%d threads hang and are left behind", self.num_abandoned)
 
@@ -251,11 +259,12 @@ class LiveSession:
             self._tell_trouble(self.recorder.status().trouble)
 
     def _tell_trouble(self, trouble: str) -> None:
-        """Log that a recording stopped by itself."""
-        if trouble != self._trouble:
-            self._trouble = trouble
+        """Log that a recording stopped by itself, and end the original with it: they belong together."""
+        if trouble != self.trouble_told:
+            self.trouble_told = trouble
             if trouble:
                 self.monitor.say(trouble)
+                self.feed.keep_original(None)
 
     def __enter__(self) -> LiveSession:
         self._switch_interval_s = sys.getswitchinterval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any
 
 from streamsr.capture.listening import Feed
@@ -86,7 +87,8 @@ class Teller:
 
     def _counted(self, measured: dict[str, Any]) -> dict[str, Any]:
         """Add to what the monitor counted what the feed and the place of the newest frame count."""
-        feed, missed = self._feed, self._door.num_missed
+        feed, missed_by_rung = self._feed, Counter(self._door.missed)
+        missed = missed_by_rung.total()
         overrun = self._director.frames.num_dropped + self._director.num_passed_over + feed.num_dropped
         causes = {"overrun": overrun, "view": missed}
         shown = next(key for key in ("shown", "frames_shown") if key in measured)
@@ -94,6 +96,7 @@ class Teller:
             **measured,
             "frames_in": measured["frames_in"] + feed.num_dropped,
             shown: measured[shown] - missed,
+            "by_rung": dict(Counter(measured["by_rung"]) - missed_by_rung),
             "damaged": feed.num_damaged,
             "dropped": {cause: number for cause, number in causes.items() if number},
         }

@@ -119,6 +119,7 @@ class LiveFile:
         encoding, first_ms = self.encoder.encoding, self.first_ms if self.first_ms is not None else self.origin_ms
         return {
             "name": self.path.name,
+            "kind": "enlarged",
             "bytes": self._size_bytes(),
             "sha256": self.hash.hexdigest if self.hash else None,
             "pictures": self.num_packets,

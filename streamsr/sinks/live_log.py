@@ -26,6 +26,7 @@ class Moment:
         is_bypassed: whether a person asked for the camera's own picture.
         added_ns: nanoseconds from the arrival of its data to its presentation.
         stages_ms: milliseconds of each stage, by name.
+        is_generated: whether a learned generator made it.
         follows_loss: whether there was no signal just before it.
     """
 
@@ -36,6 +37,7 @@ class Moment:
     is_bypassed: bool
     added_ns: int
     stages_ms: Mapping[str, float] = field(default_factory=dict)
+    is_generated: bool = False
     follows_loss: bool = False
 
 
@@ -50,6 +52,7 @@ def moment_of(shown: Shown, presented_ns: int, *, follows_loss: bool) -> Moment:
         shown.is_bypassed,
         added_ns,
         shown.stages_ms,
+        shown.is_generated,
         follows_loss,
     )
 
@@ -92,11 +95,12 @@ class RecordingLog:
     Attributes:
         origin_ms: that moment on `time.monotonic`'s clock in milliseconds; None before it.
         num_pictures: pictures written.
+        num_generated: of these, made by a learned generator.
     """
 
     def __init__(self) -> None:
         self.origin_ms: int | None = None
-        self.num_pictures = 0
+        self.num_pictures = self.num_generated = 0
         self._spells = {name: Spells() for name in ("rungs", "bypass", "alarms")}
         self._gaps: list[dict[str, Any]] = []
         self._holes: list[dict[str, Any]] = []
@@ -124,6 +128,7 @@ class RecordingLog:
             self._note_hole(at_s, moment.number - self._last_number - 1)
         self._lost, self._last_number, self._last_s = False, moment.number, at_s
         self.num_pictures += 1
+        self.num_generated += moment.is_generated
         self._note_spells(at_s, moment)
         self._added.add(moment.added_ns)
         for name, duration_ms in moment.stages_ms.items():
@@ -168,5 +173,5 @@ class RecordingLog:
 
 
 def settings_entry(settings: Any) -> dict[str, Any]:
-    """Return settings for the sidecar, without the folder, which may name a person."""
-    return {name: value for name, value in asdict(settings).items() if name != "folder"}
+    """Return settings for the sidecar, but for the folder, which may name a person, and how the session began."""
+    return {name: value for name, value in asdict(settings).items() if name not in ("folder", "from_start")}

@@ -28,6 +28,7 @@ from streamsr.sinks.live_encoder import encoder_settings
 from streamsr.sinks.live_series import Take
 from streamsr.sinks.live_writer import FORESEEN, LiveWriter
 from streamsr.sinks.offered import Offered, OfferedQueue
+from streamsr.sinks.originals import Original
 from streamsr.worker import Line, Worker
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class LiveRecorder:
         self._waiting = OfferedQueue()
         self._take: Take | None = None
         self._last: Take | None = None
+        self._originals: dict[Path, Original] = {}
         self._over, self._ended = False, False
         self._stopped_s = 0.0
         self._trouble, self._seconds = "", 0.0
@@ -140,6 +142,25 @@ class LiveRecorder:
                 self.writer, self._worker = self._make_writer(), self._begin_thread()
             self._changed.notify_all()
 
+    def note_original(self, path: Path, *, complete: bool) -> None:
+        """Note a file that somebody else writes beside the recording: its sidecar lists and hashes it too.
+
+        Args:
+            path: of the file.
+            complete: whether it was closed; else it was begun.
+        """
+        with self._changed:
+            if self._last is None:
+                return
+            original = self._originals.get(path)
+            if original is None:
+                original = self._originals[path] = Original(path)
+                self._last.originals.append(original)
+            if complete:
+                original.complete()
+                del self._originals[path]
+            self._changed.notify_all()
+
     def stop(self, timeout_s: float = STOP_S) -> bool:
         """End the recording: pictures offered until now are written, files closed, hashed and described.
 
@@ -161,9 +182,10 @@ class LiveRecorder:
             last = self._last
             return RecordingStatus(
                 active=self._take is not None,
-                folder=str(last.folder) if last else "",
+                folder=str(last.folder.absolute()) if last else "",
                 seconds=self._seconds,
                 files=len(last.paths) if last else 0,
+                name=last.paths[-1].name if last and last.paths else "",
                 dropped=last.num_dropped if last else 0,
                 trouble=self._trouble,
             )

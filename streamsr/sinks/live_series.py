@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -14,11 +14,12 @@ from av.error import FFmpegError
 
 from streamsr.config import RecordSettings
 from streamsr.errors import DiskFull, OutputError
-from streamsr.sidecar import STATEMENT, versions, write_sidecar
+from streamsr.sidecar import FileHash, statement_of_pictures, versions, write_sidecar
 from streamsr.sinks.drafts import explained
 from streamsr.sinks.live_encoder import Coded
 from streamsr.sinks.live_file import LiveFile
 from streamsr.sinks.live_log import RecordingLog, settings_entry
+from streamsr.sinks.originals import Original
 from streamsr.space import TAIL_BYTES, room_bytes
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Take:
         done: whether nothing more of it will be written.
         paths: its files, in order.
         sidecar: its sidecar; None where none could be made.
+        originals: the source's own files beside them, in order; written by somebody else.
     """
 
     folder: Path
@@ -66,6 +68,7 @@ class Take:
     done: bool = False
     paths: tuple[Path, ...] = ()
     sidecar: Path | None = None
+    originals: list[Original] = field(default_factory=list)
 
 
 class FileSeries:
@@ -153,12 +156,26 @@ class FileSeries:
 
     def hash_more(self) -> bool:
         """Hash a little more of the closed files; return whether there is more to do."""
-        for file in self.files:
-            if file.hash is not None and file.hash.hexdigest is None:
-                with explained(file.path):
-                    file.hash.advance(HASH_BYTES)
-                return True
-        return False
+        hash_ = next(self._unhashed(), None)
+        if hash_ is not None:
+            with explained(hash_.path):
+                hash_.advance(HASH_BYTES)
+        return hash_ is not None
+
+    @property
+    def has_to_hash(self) -> bool:
+        """Whether a closed file has no hash yet."""
+        return next(self._unhashed(), None) is not None
+
+    def _unhashed(self) -> Iterator[FileHash]:
+        originals = (original.hash for original in self.take.originals if original.path.exists())  # it is not ours
+        hashes = (*(file.hash for file in self.files), *originals)
+        return (hash_ for hash_ in hashes if hash_ is not None and hash_.hexdigest is None)
+
+    @property
+    def awaits_original(self) -> bool:
+        """Whether an original beside it is not closed yet."""
+        return any(not original.is_complete for original in self.take.originals)
 
     def abandon(self) -> None:
         """Close what is open as well as it can be, after a failure."""
@@ -199,14 +216,17 @@ class FileSeries:
     def _check_space(self, num_bytes: int) -> None:
         """Check that a picture, the end of the file and the sidecar leave the reserve alone."""
         with explained(self._next_path()):
-            others = int(self.settings.keep_original)
-            room = room_bytes(self.take.folder, self.settings.reserve_bytes, num_writers=others)
+            # Twice the original's own margin: the recording is the first to stop, and whoever owns both ends the other.
+            num_writers = 2 * int(self.settings.keep_original)
+            room = room_bytes(self.take.folder, self.settings.reserve_bytes, num_writers=num_writers)
         needed = num_bytes + SIDECAR_BYTES + (self._open.unwritten_bytes if self._open else 0)
         if room < needed:
-            beside = f" beside the original's last {TAIL_BYTES >> 20}" if others else ""
+            margin = num_writers * TAIL_BYTES + needed - num_bytes
+            both = "recording and original" if num_writers else "the recording"
             raise DiskFull(
                 f"recording stopped: expected {self.settings.reserve_bytes >> 20} MiB to stay free in"
-                f" {self.take.folder}{beside}, got less with the next picture; free some space and record again"
+                f" {self.take.folder} and {-(-margin >> 20)} MiB for {both} to end in, got less with the next picture;"
+                " free some space and record again"
             )
 
     def _check_presence(self) -> None:
@@ -224,15 +244,19 @@ class FileSeries:
         take, asked_ms = self.take, self.take.asked_ns // 1_000_000
         early_ms = asked_ms - (self.log.origin_ms or asked_ms)
         return dict(self.about) | {
-            "statement": STATEMENT,
+            "statement": statement_of_pictures(self.log.num_generated, self.log.num_pictures),
             "in_progress": not final,
             "begun_utc": (take.asked_utc - timedelta(milliseconds=early_ms)).isoformat(timespec="milliseconds"),
             "preroll_s": max(0, early_ms) / 1000,
             "written_utc": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-            "files": [file.describe() for file in self.files],
+            "files": [*(file.describe() for file in self.files), *(file.describe() for file in take.originals)],
             "recording": settings_entry(self.settings),
             "versions": self._versions,
-            "frames": {"written": self.log.num_pictures, "dropped": take.num_dropped},
+            "frames": {
+                "written": self.log.num_pictures,
+                "generated": self.log.num_generated,
+                "dropped": take.num_dropped,
+            },
             **self.log.describe(final=final),
             "trouble": trouble or None,
         }

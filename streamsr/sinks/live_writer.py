@@ -27,6 +27,10 @@ FORESEEN = (StreamsrError, OSError, ValueError, FFmpegError)
 """What encoders and disks fail with; a recording ends by it, and nothing else does."""
 
 
+ORIGINAL_S, LOOK_S = 1.2, 0.02
+"""How long a take that ended waits for the original beside it to be closed, and between two looks at that."""
+
+
 class LiveWriter:
     """The recording thread's own state: encoder, pre-roll, the take being written and those being hashed.
 
@@ -48,6 +52,7 @@ class LiveWriter:
         self.seconds = 0.0
         self._series: FileSeries | None = None
         self._closed: list[tuple[FileSeries, str]] = []
+        self._closed_s = 0.0
         self._encoder: LiveEncoder | None = None
         self._preroll = Preroll(settings.preroll_s)
         self._rests = False
@@ -57,7 +62,14 @@ class LiveWriter:
     @property
     def is_busy(self) -> bool:
         """Whether there is something left to hash while no picture waits."""
-        return bool(self._closed)
+        return bool(self._closed) and not self._waits
+
+    @property
+    def _waits(self) -> bool:
+        """Whether the oldest take has nothing left to do but to wait for its original to be closed."""
+        series = self._closed[0][0]
+        in_time = time.monotonic() < self._closed_s + ORIGINAL_S
+        return in_time and series.awaits_original and not series.has_to_hash
 
     def holds(self, take: Take) -> bool:
         """Return whether a take still has something to write."""
@@ -103,7 +115,7 @@ class LiveWriter:
             return
         series, trouble = self._closed[0]
         try:
-            if not series.hash_more():
+            if not series.hash_more() and not self._waits:
                 self._seal(series, trouble)
         except OutputError as failure:
             self._seal(series, trouble or str(failure))
@@ -112,7 +124,7 @@ class LiveWriter:
         """End the take after a failure, and with it all encoding until the next one begins."""
         take, self.take = self.take, None
         self.trouble = _in_one_line(cause, take)
-        log.warning("%s", self.trouble)
+        log.debug("%s", self.trouble)  # whoever owns the recorder says it
         if self._encoder is not None:
             self._encoder.close()
             self._encoder = None
@@ -121,7 +133,7 @@ class LiveWriter:
         series, self._series = self._series, None
         if series is not None:
             series.abandon()
-            self._closed.append((series, self.trouble))
+            self._close(series, self.trouble)
         if take is not None:
             take.failed = True
 
@@ -137,6 +149,8 @@ class LiveWriter:
         except FORESEEN as cause:
             self.fail(cause)
         while self._closed and time.monotonic() < deadline_s:
+            if not self.is_busy:
+                time.sleep(LOOK_S)
             self.idle()
         for series, trouble in list(self._closed):
             self._seal(series, trouble)
@@ -182,8 +196,12 @@ class LiveWriter:
         self._end_run(until_s)
         self._series.finish_file()
         self.seconds = self._series.seconds
-        self._closed.append((self._series, ""))
+        self._close(self._series, "")
         self._series = None
+
+    def _close(self, series: FileSeries, trouble: str) -> None:
+        self._closed.append((series, trouble))
+        self._closed_s = time.monotonic()
 
     def _seal(self, series: FileSeries, trouble: str) -> None:
         """Write a take's last sidecar; a failure of that alone loses no picture."""

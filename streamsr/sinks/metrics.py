@@ -203,6 +203,7 @@ def status_families(status: LiveStatus, num_viewers: int) -> Iterable[list[str]]
         ("frames_in_total", "counter", status.frames_in, "Frames that came from the source."),
         ("frames_shown_total", "counter", status.frames_shown, "Frames presented, slates not counted."),
         ("frames_late_total", "counter", status.late, "Frames shown through bicubic, their generator being late."),
+        ("frames_shown_late_total", "counter", status.shown_late, "Frames presented after the deadline all the same."),
         ("reconnects_total", "counter", status.reconnects, "How often the source was opened again."),
         ("source_live", "gauge", int(status.state is SourceState.LIVE), "Whether the source gives frames."),
         ("signal_age_seconds", "gauge", status.signal_age_s, "Since the last frame arrived."),

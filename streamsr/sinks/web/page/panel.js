@@ -116,9 +116,11 @@ function source(session) {
   ]);
 }
 
-function recording({ active, folder, seconds: length, files, dropped, trouble }) {
+function recording({ active, folder, seconds: length, files, name, dropped, trouble }) {
   const rows = [["state", active ? "recording" : "off"]];
-  if (folder) rows.push(["folder", folder], ["length", seconds(length)], ["files", whole(files)], ["dropped", whole(dropped)]);
+  if (folder) rows.push(["folder", folder]);
+  if (name) rows.push(["file", name]);
+  if (folder) rows.push(["length", seconds(length)], ["files", whole(files)], ["dropped", whole(dropped)]);
   if (trouble) rows.push(["stopped", trouble, true]);
   facts("recording-facts", rows);
 }

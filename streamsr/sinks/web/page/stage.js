@@ -169,7 +169,7 @@ export class Stage {
     const ratio = this.canvas.width / this.canvas.clientWidth;
     const second = isSplit ? { x: this.line * this.canvas.width, y: 0 } : this.halves()[both ? 1 : 0];
     const rung = this.rungs[this.shown.rung] ?? "";
-    const made = this.zoom > 1 && this.badge ? "AI-ENHANCED, research use" : "Enhanced";
+    const made = (this.zoom > 1 || isSplit) && this.badge ? "AI-ENHANCED, research use" : "Enhanced";
     labelPicture.textContent = rung.startsWith("bicubic") ? `Resampled · ${rung}` : `${made} · ${rung}`;
     const room = made.length > 10 ? 310 : 170;
     labelPicture.style.left = `${Math.min(second.x / ratio + 10, this.canvas.clientWidth - room)}px`;
