@@ -64,7 +64,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "DICOM without pydicom": ("test_dicom.py::test_missing_pydicom_names_the_extra",),
     # live
-    "a source that is not there yet, or dies": (
+    "a URL that is not there yet, a source that dies": (
         "test_feeds.py::test_a_server_that_is_killed_and_restarted_is_found_again",
         "test_live.py::test_what_is_shown_before_the_first_frame_is_a_slate",
     ),
@@ -81,6 +81,16 @@ ROWS: dict[str, tuple[str, ...]] = {
         "test_feeds.py::test_pictures_may_change_size_and_format_in_mid_feed",
         "test_feeds.py::test_a_colour_change_is_told",
         "test_live.py::test_a_size_change_is_survived_through_bicubic_and_warmed_again",
+    ),
+    "a device or file that is not there when it begins": (
+        "test_live_cli.py::test_what_cannot_be_is_refused_in_one_line",
+    ),
+    "no picture at all until `-t` ends it": (
+        "test_live_cli.py::test_a_session_of_a_set_time_without_a_picture_is_a_failure_in_one_line",
+    ),
+    "Ctrl-C, SIGTERM, a closed terminal, a lost ssh": (
+        "test_live_cli.py::test_an_interrupt_ends_it_in_time_with_the_summary",
+        "test_live_cli.py::test_a_closed_terminal_ends_it_and_recording_and_original_are_complete",
     ),
     "a slow machine": ("test_live.py::test_a_slow_generator_costs_detail_and_never_time",),
     "a generator that fails, hangs, or makes no picture": (
