@@ -6,6 +6,7 @@ import base64
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -304,6 +305,9 @@ def test_a_zoomed_page_goes_on_saying_that_the_picture_is_enhanced(
 def test_a_page_that_waits_for_its_first_picture_does_not_say_live(
     served: Running, open_page: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    give_up_s = time.monotonic() + 10.0
+    while served.view._audience is None and time.monotonic() < give_up_s:  # the server is starting
+        time.sleep(0.01)
     monkeypatch.setattr(served.view._audience, "publish", lambda coded: None)
     page = open_page(served.view.url, ready=False)
     until(page, "document.querySelector('#brief-p50').textContent !== '–'")  # the session's state has come
