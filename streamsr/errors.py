@@ -20,6 +20,9 @@ The end of a video is no error.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class StreamsrError(Exception):
     """Anything streamsr raises on purpose.
@@ -93,3 +96,21 @@ class Interrupted(StreamsrError):
     """The user asked to stop before the end."""
 
     exit_code = 130
+
+
+@contextmanager
+def needing_extra(name: str) -> Iterator[None]:
+    """Turn a missing package into one line.
+
+    Args:
+        name: of the extra, and of the command that needs it.
+
+    Raises:
+        EngineError: a package of the extra is missing.
+    """
+    try:
+        yield
+    except ImportError as cause:
+        raise EngineError(
+            f"{name}: expected the packages of the extra {name!r}, got {cause}; pip install 'streamsr[{name}]'"
+        ) from cause

@@ -15,7 +15,7 @@ import typer
 
 from streamsr.choices import choice
 from streamsr.config import DEFAULT_ENGINE
-from streamsr.errors import EngineError, UsageError
+from streamsr.errors import UsageError, needing_extra
 
 if TYPE_CHECKING:
     from streamsr.evaluation.run import Evaluation, EvaluationSettings
@@ -50,7 +50,7 @@ def evaluate(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only what was left out, and errors.")] = False,
 ) -> None:
     """Measure engines on your own pictures or videos: brought down, enlarged, compared with themselves."""
-    with needing_extra():
+    with needing_extra("evaluate"):
         from streamsr.evaluation.figures import load_distance
         from streamsr.evaluation.run import EvaluationSettings
         from streamsr.evaluation.writing import content_of, refuse_existing, write_evaluation
@@ -155,18 +155,3 @@ def show(result: Evaluation, summary: dict[str, dict[str, dict[str, object]]], f
         console.print(f"left out: {len(result.told.left_out)}, named above and in the report", highlight=False)
     for path in files:
         console.print(str(path), highlight=False, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def needing_extra() -> Iterator[None]:
-    """Turn a missing package into one line.
-
-    Raises:
-        EngineError: a package of the extra is missing.
-    """
-    try:
-        yield
-    except ImportError as cause:
-        raise EngineError(
-            f"evaluate: expected the packages of the extra 'evaluate', got {cause}; pip install 'streamsr[evaluate]'"
-        ) from cause

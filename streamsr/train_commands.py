@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from streamsr.errors import EngineError, Interrupted, UsageError
+from streamsr.errors import Interrupted, UsageError, needing_extra
 
 train_app = typer.Typer(
     no_args_is_help=True,
@@ -52,7 +50,7 @@ def gan(
 ) -> None:
     """Train an SRGAN adversarially from a pretrained generator."""
     if vgg19:
-        with needing_extra():
+        with needing_extra("train"):
             from streamsr.quality.feature_files import load_vgg19
         load_vgg19(vgg19)  # refuses every other network
     start("gan", settings, as_json, **({"features": str(vgg19)} if vgg19 else {}))
@@ -69,7 +67,7 @@ def ship(
     no_int8: Annotated[bool, typer.Option("--no-int8", help="Make no INT8 form.")] = False,
 ) -> None:
     """Make an engine of a run: hashes, INT8 form, measured quality, card. A worse one than is there is refused."""
-    with needing_extra():
+    with needing_extra("train"):
         from streamsr.training.ship import ship as make_engine
     perceptual = perceptual_of(squeezenet, lpips_linear)
     made = make_engine(run, engines, name=name, data=data, perceptual=perceptual, int8=not no_int8)
@@ -84,7 +82,7 @@ def measure(
     lpips_linear: Annotated[Path | None, typer.Option(help="Its linear layers.")] = None,
 ) -> None:
     """Measure an engine again on validation and test sides; its metrics and the figures in its card are replaced."""
-    with needing_extra():
+    with needing_extra("train"):
         from streamsr.training.ship import measure_again
     measure_again(engine, data, perceptual=perceptual_of(squeezenet, lpips_linear))
     typer.echo(str(engine))
@@ -98,7 +96,7 @@ def quantise(
     lpips_linear: Annotated[Path | None, typer.Option(help="Its linear layers.")] = None,
 ) -> None:
     """Make a student's INT8 form anew; its float weights stay. One that loses too much is refused."""
-    with needing_extra():
+    with needing_extra("train"):
         from streamsr.training.ship import add_int8
     add_int8(engine, data, perceptual=perceptual_of(squeezenet, lpips_linear))
     typer.echo(str(engine))
@@ -126,11 +124,11 @@ def start(kind: str, path: Path, as_json: bool, **changes: Any) -> None:
         Interrupted: the user asked to stop; the last checkpoint is there.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    with needing_extra():
+    with needing_extra("train"):
         from streamsr.training.commands import make_run
         from streamsr.training.settings import KINDS, read_settings
     settings = read_settings(path, KINDS[kind])
-    with needing_extra():  # a run imports its own rooms
+    with needing_extra("train"):  # a run imports its own rooms
         run = make_run(kind, replace(settings, **changes))
     run.report = lambda line: typer.echo(json.dumps(line) if as_json else describe(line, settings.steps))
     try:
@@ -157,18 +155,3 @@ def describe(line: dict[str, Any], steps: int) -> str:
 def numbers(values: dict[str, float], digits: int) -> str:
     """Return named numbers in one line."""
     return " ".join(f"{name} {value:.{digits}f}" for name, value in values.items())
-
-
-@contextmanager
-def needing_extra() -> Iterator[None]:
-    """Turn a missing package into one line.
-
-    Raises:
-        EngineError: a package of the extra is missing.
-    """
-    try:
-        yield
-    except ImportError as cause:
-        raise EngineError(
-            f"train: expected the packages of the extra 'train', got {cause}; pip install 'streamsr[train]'"
-        ) from cause

@@ -358,7 +358,7 @@ def test_what_a_dead_run_was_publishing_is_ended_and_not_done_again(tmp_path: Pa
         output, details = base.execute("SELECT output, details FROM work ORDER BY output LIMIT 1").fetchone()
         files = json.loads(details)
         for file in files["files"]:
-            file["from"] = f"{HOUSE}/work/dead/1/{Path(file['to']).name}"
+            file["from"] = "/".join((HOUSE, "work", "dead", "1", Path(file["to"]).name))
         name = files["files"][0]["to"]
         (out / name).rename(out / files["files"][0]["from"])  # the first file only: the second has its name already
         base.execute("INSERT INTO run VALUES ('dead', 'elsewhere', 1, 1, 0, 0, NULL, '{}')")
