@@ -99,8 +99,10 @@ def test_one_step_gives_the_input_back_within_a_level(scale: int, size: tuple[in
         assert (before <= 1.0).mean() < 0.6
     count = projector.count
     assert (count.samples, count.clipped) == (picture.size, 0)
-    assert abs(count.within - np.count_nonzero(after <= 1.001)) <= (0 if peak < 65535 else 3)
-    assert abs(count.within_before - np.count_nonzero(before <= 1.001)) <= (0 if peak < 65535 else 3)
+    for counted, off in ((count.within, after), (count.within_before, before)):
+        # Samples so near the limit that rounding decides, in an order of additions that is the processor's.
+        tipping = 0 if peak < 65535 else np.count_nonzero(np.abs(off - 1.001) <= 2 * slack)
+        assert abs(counted - np.count_nonzero(off <= 1.001)) <= tipping
     assert count.max_levels == pytest.approx(after.max(), abs=0.02)
 
 

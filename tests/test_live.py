@@ -421,9 +421,10 @@ def test_pictures_that_the_view_never_took_count_for_no_rung_and_late_ones_are_c
     class SlowView(CollectingView):
         def run(self, showing: Showing) -> None:
             while not showing.ended:
-                time.sleep(4 * PERIOD_S)
+                time.sleep(3 * PERIOD_S)
                 shown = showing.next(0.05)
                 if shown is not None:
+                    time.sleep(PERIOD_S)  # so that every picture is late, in whatever phase it was taken
                     showing.presented(shown)
 
     summary = run(session_of([*frames(60)], [], SlowView(), max_latency_ms=PERIOD_S * 1e3 / 2)).summary()
