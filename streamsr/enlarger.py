@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from streamsr.consistency import RGB_LIMITS, ConsistencyCount, Projector
 from streamsr.errors import EngineError
-from streamsr.launch import CORES_PX, Choice, LaunchPlan, Regions, batches_of, choose_launch
+from streamsr.launch import Choice, LaunchPlan, batches_of, tiles_of
+from streamsr.launch_choice import CORES_PX, LaunchChooser
 from streamsr.patches import PatchGrid, Samples, cut_patches, stitch_patches
+from streamsr.regions import Regions
 from streamsr.routing import Router, Routing, RoutingCount
 from streamsr.runtimes.base import Generator
 from streamsr.surround import FILL_MARGIN_PX, Mask, fill
@@ -71,6 +73,7 @@ class Settings:
         skip_surround: whether the black surround goes without the generator.
         reuse_unchanged: whether patches that did not change go without it.
         consistency: whether the picture is made to give its input back.
+        trial_first: whether launches are tried before the first frame, so that no later one waits for that.
     """
 
     launch: Choice = "auto"
@@ -79,6 +82,7 @@ class Settings:
     skip_surround: bool = True
     reuse_unchanged: bool = True
     consistency: bool = False
+    trial_first: bool = False
 
 
 @dataclass
@@ -131,7 +135,7 @@ class PictureEnlarger:
                 limits=RGB_LIMITS if generator.channels == 3 else None,
             )
         core_px = settings.patch_px or PATCH_PX
-        self.plan: LaunchPlan = choose_launch(
+        self.chooser = LaunchChooser(
             generator,
             width,
             height,
@@ -139,11 +143,11 @@ class PictureEnlarger:
             halo_px=settings.halo_px,
             cores=(settings.patch_px,) if settings.patch_px else CORES_PX,
             dtype=self._network_dtype,
+            trial_first=settings.trial_first,
         )
         # What a patch shows depends on its window alone, the surround beside it included.
         halo_px = max(self.plan.halo_px, self._projector.reach_px if self._projector else FILL_MARGIN_PX)
         self.grid = PatchGrid(width, height, generator.scale, halo_px, core_px)
-        self.tiles = PatchGrid(width, height, generator.scale, self.plan.halo_px, self.plan.core_px)
         self.router = Router(
             self.grid,
             black=black if settings.skip_surround else None,
@@ -153,6 +157,11 @@ class PictureEnlarger:
         self._buffers: dict[tuple[int, ...], _Buffers] = {}
         self._previous: Samples | None = None
         self._stitched: Samples | None = None
+
+    @property
+    def plan(self) -> LaunchPlan:
+        """How frames are launched at present."""
+        return self.chooser.plan
 
     @property
     def consistency(self) -> ConsistencyCount | None:
@@ -211,19 +220,23 @@ class PictureEnlarger:
         mask = routing.generate
         if not mask.any():
             return self._canvas(picture, routing), mask
-        tiles = tiles_of(mask, self.grid, self.tiles)
         region = self._regions.cover(mask)
         window = region.window(self.grid, self.plan.halo_px)
         part = _area(window) / (self.grid.width * self.grid.height)
-        kind = self.plan.cheapest(int(np.count_nonzero(tiles)), part)
+        kind = self.chooser.choose(mask, self.grid, part)
+        started = time.perf_counter_ns()
         if kind == "frame":
-            return self._launch_frame(picture), np.ones_like(mask)
+            enlarged = self._launch_frame(picture)
+            self.chooser.note(1.0, (time.perf_counter_ns() - started) / 1e6)
+            return enlarged, np.ones_like(mask)
         enlarged = self._canvas(picture, routing)
         if kind == "region":
             self._launch_region(picture, window, region.core(self.grid), enlarged)
+            self.chooser.note(part, (time.perf_counter_ns() - started) / 1e6)
             return enlarged, region.mask(self.grid)
+        tiles = tiles_of(mask, self.grid, self.chooser.tiles)
         self._launch_patches(picture, np.flatnonzero(tiles), enlarged)
-        factor = self.tiles.core_px // self.grid.core_px
+        factor = self.chooser.tiles.core_px // self.grid.core_px
         covered = np.repeat(np.repeat(tiles, factor, axis=0), factor, axis=1)
         return enlarged, covered[: mask.shape[0], : mask.shape[1]]
 
@@ -278,16 +291,17 @@ class PictureEnlarger:
 
     def _launch_patches(self, picture: Samples, indices: NDArray[np.intp], enlarged: Samples) -> None:
         """Launch some tiles in batches of the few sizes and write their cores."""
-        width, height = self.tiles.window_size
+        tiles = self.chooser.tiles
+        width, height = tiles.window_size
         numbers, done = indices.tolist(), 0
         for taken, size in batches_of(len(numbers), width * height):
             batch, done = numbers[done : done + taken], done + taken
             buffers = self._buffers_of(size, height, width)
             with self.clocks.measure("cut"):
-                cut_patches(picture, self.tiles, batch, out=buffers.pictures)
+                cut_patches(picture, tiles, batch, out=buffers.pictures)
             self._generate(buffers)
             with self.clocks.measure("stitch"):
-                stitch_patches(buffers.outputs, self.tiles, batch, enlarged)
+                stitch_patches(buffers.outputs, tiles, batch, enlarged)
 
     def _generate(self, buffers: _Buffers) -> None:
         """Run the generator on full buffers, in its own scale of samples."""
@@ -326,13 +340,3 @@ class PictureEnlarger:
 
 def _area(box: tuple[slice, slice]) -> int:
     return int((box[0].stop - box[0].start) * (box[1].stop - box[1].start))
-
-
-def tiles_of(mask: Mask, grid: PatchGrid, tiles: PatchGrid) -> Mask:
-    """Return which tiles of a coarser grid hold a patch of a mask, as (rows, columns) of the coarser grid."""
-    factor = tiles.core_px // grid.core_px
-    if factor == 1:
-        return mask
-    rows = np.logical_or.reduceat(mask, range(0, grid.rows, factor), axis=0)
-    joined: Mask = np.logical_or.reduceat(rows, range(0, grid.columns, factor), axis=1)
-    return joined

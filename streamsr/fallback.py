@@ -141,8 +141,17 @@ class FallbackUpscaler:
 Upscaler: TypeAlias = "FrameUpscaler | FallbackUpscaler"
 
 
+LIGHT = ("student", "bicubic")
+"""Architectures whose whole frames a processor launches with no trial before; one of the SRGAN's takes seconds."""
+
+
 def make_upscaler(
-    engine: Engine, settings: GeneratorSettings, *, bit_depth: int, reuse_unchanged: bool = True
+    engine: Engine,
+    settings: GeneratorSettings,
+    *,
+    bit_depth: int,
+    reuse_unchanged: bool = True,
+    trial_first: bool = False,
 ) -> Upscaler:
     """Load a generator and return what enlarges frames with it: on the GPU where it runs there.
 
@@ -151,6 +160,7 @@ def make_upscaler(
         settings: how.
         bit_depth: of the samples to come.
         reuse_unchanged: False where the caller may write to the planes of a frame that was enlarged.
+        trial_first: whether a processor tries launches when the first frame comes, so that no later one waits for it.
 
     Raises:
         EngineError: the generator cannot run here.
@@ -165,13 +175,14 @@ def make_upscaler(
         "consistency": settings.consistency and engine.kind != "interpolation",
     }
     generator: Any = load_generator(engine, settings, bit_depth=bit_depth)
+    trial_first = trial_first or engine.architecture not in LIGHT
     if generator.runtime not in GPU_RUNTIMES:
-        return FrameUpscaler(generator, **options)
+        return FrameUpscaler(generator, **options, trial_first=trial_first)
     from streamsr.device_upscaler import DeviceUpscaler
 
     def spare(fault: GpuFault) -> Spare:
         found, notice = recover(engine, settings, fault, bit_depth=bit_depth)
-        return FrameUpscaler(found, **options), notice
+        return FrameUpscaler(found, **options, trial_first=trial_first), notice
 
     return FallbackUpscaler(generator, DeviceUpscaler(generator, **options), spare)
 

@@ -30,13 +30,15 @@ class FrameUpscaler:
 
     Args:
         generator: reads luma (1 channel) or RGB (3 channels); stays the caller's to close.
-        launch: ``auto`` measures when the first frame comes, ``frame`` and ``patch`` fix the launch.
+        launch: ``auto`` chooses for each frame (`streamsr.launch_choice`), ``frame`` and ``patch`` fix the launch.
         patch_px: side of a patch's core; None for 32 in routing and the fastest in launches.
         halo_px: context on each side of a core; None for the generator's radius, which leaves no seam at all.
         skip_surround: fill the black surround without the generator.
         reuse_unchanged: show the previous output where the input did not change.
         consistency: project what the generator made, so that it gives the input back (`streamsr.consistency`): luma,
             or RGB before it becomes planes again.
+        trial_first: try launches when the first frame comes, so that no later frame waits for that, rather than once
+            it pays.
 
     With a halo below the generator's radius the launch may show at seams, in reused patches too.
 
@@ -55,10 +57,11 @@ class FrameUpscaler:
         skip_surround: bool = True,
         reuse_unchanged: bool = True,
         consistency: bool = False,
+        trial_first: bool = False,
     ) -> None:
         refuse_unusable(generator.channels, launch, patch_px, halo_px)
         self.generator = generator
-        self.settings = Settings(launch, patch_px, halo_px, skip_surround, reuse_unchanged, consistency)
+        self.settings = Settings(launch, patch_px, halo_px, skip_surround, reuse_unchanged, consistency, trial_first)
         self.notices: tuple[str, ...] = ()
         self._clocks = StageClocks()
         self._made_for: tuple[int, int, PlaneLayout, Colour] | None = None

@@ -8,18 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamsr.launch import (
-    MAX_BATCH_PX,
-    MAX_REGIONS,
-    PATIENCE,
-    Costs,
-    LaunchPlan,
-    Region,
-    Regions,
-    batches_of,
-    choose_launch,
-)
+from streamsr.launch import MAX_BATCH_PX, batches_of
 from streamsr.patches import PatchGrid
+from streamsr.regions import MAX_REGIONS, PATIENCE, Region, Regions
 from streamsr.routing import Router, RoutingCount
 from streamsr.surround import any_in_windows, black_level, boxes_of, fill, find_surround, joined_to_border
 
@@ -176,51 +167,6 @@ def test_batches_hold_every_patch_in_few_sizes_with_little_waste(num: int, windo
     assert {size for _, size in batches} <= {1, 4, 16, 64}
     assert all(taken >= 0.75 * size for taken, size in batches)
     assert all(size == 1 or size * window_px <= MAX_BATCH_PX for _, size in batches)
-
-
-class Counted:
-    """A generator that takes no time and remembers the shapes it was given."""
-
-    scale, channels, radius_px = 2, 1, 4
-    runtime = precision = description = "counted"
-
-    def __init__(self) -> None:
-        self.shapes: list[tuple[int, ...]] = []
-
-    def generate(self, pictures: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        self.shapes.append(pictures.shape)
-        assert out is not None
-        return out
-
-
-def test_a_fixed_launch_is_taken_without_measuring() -> None:
-    generator = Counted()
-    assert choose_launch(generator, 640, 480, launch="frame") == LaunchPlan("frame", 32, 4)
-    assert choose_launch(generator, 640, 480, launch="patch", cores=(48,), halo_px=9) == LaunchPlan("patch", 48, 9)
-    assert choose_launch(generator, 60, 50) == LaunchPlan("frame", 32, 4)
-    assert generator.shapes == []
-
-
-def test_auto_measures_every_patch_size_and_the_frame() -> None:
-    generator = Counted()
-    plan = choose_launch(generator, 640, 480)
-    assert plan.kind == "region"
-    assert {shape[-1] for shape in generator.shapes} == {40, 72, 136, 640}
-    assert choose_launch(generator, 640, 480, launch="patch").kind == "patch"
-
-
-def test_a_frame_that_would_take_too_long_is_not_tried() -> None:
-    generator = Counted()
-    assert choose_launch(generator, 640, 480, budget_ms=0.0).kind == "patch"
-    assert {shape[-1] for shape in generator.shapes} == {40}
-
-
-@pytest.mark.parametrize(
-    ("num", "part", "expected"), [(300, 1.0, "frame"), (300, 0.7, "region"), (4, 0.7, "patch"), (4, 0.01, "region")]
-)
-def test_each_frame_takes_the_cheapest_launch(num: int, part: float, expected: str) -> None:
-    plan = LaunchPlan("region", 32, 4, Costs(frame_ms=50.0, patch_ms=0.4, window_px=1600))
-    assert plan.cheapest(num, part) == expected
 
 
 def test_regions_hold_what_is_needed_and_stay_few() -> None:

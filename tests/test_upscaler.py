@@ -278,6 +278,24 @@ def test_a_region_launch_gives_the_same_picture_and_spares_the_surround(
     assert regional.count.launched >= regional.count.generated
 
 
+def test_a_trial_in_the_middle_of_a_video_changes_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamsr.launch_choice.TRIAL_MS", 0.0)
+    late, first, whole = (
+        FrameUpscaler(STUDENTS[2, 2], **option) for option in ({}, {"trial_first": True}, {"launch": "frame"})
+    )
+    start, tried = noise_frame(PlaneLayout((1, 1), 8), 160, 128), []
+    for number in range(4):
+        luma = start.planes[0].copy()
+        luma[:4, :4] = luma[-4:, -4:] = 60 + 9 * number  # far corners: the region that holds both is the frame
+        frame = start.with_planes((luma, *start.planes[1:]))
+        expected, *others = (upscaler.upscale(frame).planes for upscaler in (whole, late, first))
+        for other in others:
+            for plane, same in zip(expected, other, strict=True):
+                np.testing.assert_array_equal(plane, same)
+        tried.append([upscaler.plan is not None and upscaler.plan.costs is not None for upscaler in (late, first)])
+    assert tried == [[False, True], [True, True], [True, True], [True, True]]
+
+
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 999), launch=st.sampled_from(["auto", "patch", "frame"]))
 def test_the_projection_is_that_of_the_whole_stitched_picture(seed: int, launch: str) -> None:

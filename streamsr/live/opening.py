@@ -97,7 +97,7 @@ def builder(engine: Engine, settings: LiveSettings, facts: Facts) -> Callable[[i
     """
 
     def build(bit_depth: int) -> Enlarger:
-        upscaler = make_upscaler(engine, settings.generator, bit_depth=bit_depth)
+        upscaler = make_upscaler(engine, settings.generator, bit_depth=bit_depth, trial_first=True)
         precision = upscaler.generator.precision
         facts.engines[engine.name] = describe_engine(engine, precision=precision, runtime=upscaler.description)
         return upscaler
