@@ -15,6 +15,7 @@ from streamsr.quality.fourier import cutoff, fourier_agreement
 from streamsr.quality.intervals import Resampler
 from streamsr.quality.seams import seam_ratio, seam_step
 from streamsr.quality.temporal import motion_between, steadiness
+from streamsr.training.data import bicubic_down, bicubic_up
 
 Luma = NDArray[np.uint8]
 
@@ -116,6 +117,25 @@ def test_grain_that_is_not_the_truths_counts_as_invented_and_blur_does_not() -> 
     assert drawn.invented > 1
     assert drawn.suspect == 1
     assert drawn.cutoff < 0.7
+
+
+def test_only_the_truths_own_detail_counts_as_found() -> None:
+    truth = texture()
+    low = bicubic_up(bicubic_down(truth, 2), 2)
+    noise = np.random.default_rng(9).normal(0, 15, truth.shape)
+    detail = truth.astype(float) - low
+    given = {"truth": truth, "bicubic": low, "noise": low + noise, "inverted": low - detail, "half": low + detail / 2}
+    pictures = {name: np.clip(np.rint(each), 0, 255).astype(np.uint8) for name, each in given.items()}
+    agreements = {name: fourier_agreement(each, truth, scale=2) for name, each in pictures.items()}
+    found = {name: each.found for name, each in agreements.items() if each is not None}
+    assert found["truth"] == pytest.approx(1)
+    assert found["bicubic"] < 0.05
+    assert found["noise"] < 0.05
+    assert found["inverted"] < 0.02
+    assert 0.15 < found["half"] < 0.4, "half of the amplitude is a quarter of the power"
+    louder = fourier_agreement(np.clip(low + 1.5 * detail, 0, 255).astype(np.uint8), truth, scale=2)
+    assert louder is not None
+    assert louder.found <= 1, "too much of it is no more than all of it"
 
 
 def test_patches_without_structure_and_outside_the_field_are_left_out() -> None:

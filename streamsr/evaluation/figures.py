@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from streamsr.evaluation.methods import Made, Native
+from streamsr.evaluation.methods import Made
 from streamsr.quality.agreement import agreement
 from streamsr.quality.fidelity import field_of_view, psnr_db, ssim
 from streamsr.quality.fourier import fourier_agreement
@@ -65,13 +65,13 @@ FIGURES: dict[str, Figure] = {
         "PSNR of LR",
         2,
         "more",
-        "PSNR in dB of the result, brought down again by antialiased bicubic, against its input",
+        "PSNR in dB of the result's luma, brought down again by antialiased bicubic, against its input's luma",
     ),
     "lr_within_level": Figure(
         "LR within 1",
         4,
         "more",
-        "share of the input's samples that the result, brought down, gives back within a level",
+        "share of the input's pixels whose luma the result, brought down, gives back within a level",
     ),
     "fourier_cutoff": Figure(
         "Fourier cut-off",
@@ -83,10 +83,21 @@ FIGURES: dict[str, Figure] = {
         "invented",
         3,
         "less",
-        "power above the input's resolution that is not the truth's, as a part of the truth's there",
+        "power above the input's resolution (outside a circle: diagonals that it did sample count) that is not the "
+        "truth's, as a part of the truth's there; adding nothing invents nothing",
+    ),
+    "found": Figure(
+        "found",
+        3,
+        "more",
+        "the counterpart of invented: power there that is the truth's, as a part of it; 1 is the truth, and adding "
+        "nothing, noise or detail of the wrong sign finds about nothing",
     ),
     "suspect": Figure(
-        "suspect", 3, "less", "share of 64-px patches that invent more than half of the truth's power there"
+        "suspect",
+        3,
+        "less",
+        "share of 64-px patches that invent more than half of the truth's power there; the half is a choice",
     ),
     "highlight_psnr_db": Figure("PSNR in spots", 2, "more", "PSNR in dB inside the truth's specular highlights"),
     "ring_psnr_db": Figure("PSNR around", 2, "more", "PSNR in dB in the ring of 8 px around the truth's highlights"),
@@ -129,7 +140,7 @@ class Truth:
 
 
 def figures_of(
-    made: Made, lr: Samples, truth: Truth, *, native: Native, scale: int, distance: LpipsLike | None = None
+    made: Made, lr: Samples, truth: Truth, *, scale: int, distance: LpipsLike | None = None
 ) -> dict[str, float]:
     """Return the figures of one enlarged picture; those of video are not among them.
 
@@ -137,12 +148,11 @@ def figures_of(
         made: what is judged.
         lr: (h, w, 3) uint8 RGB that it was made of.
         truth: what it should be.
-        native: what consistency is measured on.
         scale: enlargement.
         distance: None leaves the perceptual distance out.
     """
     mask = None if truth.field.all() else truth.field
-    given = agreement(luma_of(lr), made.luma) if native == "luma" else agreement(lr, made.rgb)
+    given = agreement(luma_of(lr), made.luma)  # of RGB networks too, so that one column means one thing
     figures = {
         "luma_psnr_db": _finite(psnr_db(made.luma, truth.luma, mask=mask)),
         "luma_ssim": ssim(made.luma, truth.luma, mask=mask),
@@ -156,7 +166,8 @@ def figures_of(
         figures["lpips_like"] = distance_between(distance, in_colour(made.luma, made.rgb), truth.rgb)
     rings = fourier_agreement(made.luma, truth.luma, scale=scale, field=mask)
     if rings is not None:
-        figures |= {"fourier_cutoff": rings.cutoff, "invented": rings.invented, "suspect": rings.suspect}
+        names = {"fourier_cutoff": "cutoff", "invented": "invented", "found": "found", "suspect": "suspect"}
+        figures |= {name: getattr(rings, each) for name, each in names.items()}
     return figures | _highlight_figures(made, truth)
 
 

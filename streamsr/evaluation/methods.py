@@ -49,7 +49,7 @@ class Method(Protocol):
     Attributes:
         name: such as ``bicubic-x2`` or ``fast-x2``.
         scale: enlargement.
-        native: what it reads and writes; consistency is measured on that.
+        native: what it reads and writes.
         is_engine: whether a network does it.
     """
 

@@ -209,7 +209,7 @@ def enlarged(subject: Subject, methods: Sequence[Method], *, multiple: int, trut
 def row_of(subject: Subject, frame: Frame, method: Method, made: Made, distance: LpipsLike | None) -> Row:
     """Return the figures of what a method made of a subject."""
     lr = frame.inputs[method.scale]
-    figures = figures_of(made, lr, frame.truth, native=method.native, scale=method.scale, distance=distance)
+    figures = figures_of(made, lr, frame.truth, scale=method.scale, distance=distance)
     return {**names_of(subject), "method": method.name, "scale": method.scale, **figures}
 
 

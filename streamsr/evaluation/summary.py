@@ -17,7 +17,9 @@ Row = dict[str, Any]
 KEPT_DIGITS = 6
 """Decimals that are kept."""
 
-MAIN = ("luma_psnr_db", "luma_ssim", "rgb_psnr_db", "lpips_like", "lr_within_level", "invented", "ring_psnr_db")
+QUALITY = ("luma_psnr_db", "luma_ssim", "rgb_psnr_db", "lpips_like")
+TRUST = ("lr_within_level", "invented", "found", "ring_psnr_db")
+MAIN = QUALITY + TRUST
 STEADY = ("warp_error", "flicker", "change_error")
 """Figures of the tables that are printed; the others stand in the JSON and the report."""
 

@@ -8,9 +8,17 @@ each patch (64 px, Hann window, mean removed) the Fourier ring correlation (Saxt
   smoothed over three rings, first falls below a half;
 - *invented* power: above the camera's own Nyquist frequency, the part of the picture's power that does not correlate
   with the truth, over the truth's power there: sum of P (1 - max(c, 0)^2) over sum of P'. 0 adds nothing or only what
-  is there; 1 adds as much of what is not there as the truth holds of what is.
+  is there; 1 adds as much of what is not there as the truth holds of what is;
+- *found* power, its counterpart, since whoever adds nothing invents nothing: in the same band, the part of the
+  picture's power that does correlate with the truth, at most as much as the truth has, over the truth's power there:
+  sum of min(P, P') max(c, 0)^2 over sum of P'. 1 is the truth itself; interpolation, noise and detail of the wrong sign
+  are near 0.
 
-A patch is *suspect* where its invented power exceeds half of the truth's whole power in that band.
+A patch is *suspect* where its invented power exceeds half of the truth's whole power in that band. That half is a
+choice: another would give other shares, in another order perhaps.
+
+The band is what lies outside a circle of the camera's Nyquist frequency. The camera's own limit is a square, so that
+diagonal detail between circle and square, which it did sample, counts as added (or as found) with the rest.
 """
 
 from __future__ import annotations
@@ -41,12 +49,14 @@ class FourierAgreement:
     Attributes:
         cutoff: mean over the patches, of the Nyquist frequency.
         invented: power that is not the truth's, over the truth's, above the camera's Nyquist frequency, all patches.
+        found: power that is the truth's, over the truth's, there: 0 to 1.
         suspect: share of the patches whose invented power is above half of the truth's there.
         patches: that were looked at.
     """
 
     cutoff: float
     invented: float
+    found: float
     suspect: float
     patches: int
 
@@ -85,11 +95,15 @@ def fourier_agreement(
     )
     power, true_power, correlation = _rings(ours, theirs)
     above = np.arange(1, power.shape[1] + 1) > power.shape[1] / scale
-    false_power = (power * (1 - np.square(np.maximum(correlation, 0))))[:, above].sum(axis=1)
+    alike = np.square(np.maximum(correlation, 0))
+    false_power = (power * (1 - alike))[:, above].sum(axis=1)
+    right_power = (np.minimum(power, true_power) * alike)[:, above].sum()
     there = true_power[:, above].sum(axis=1)
+    in_all = max(float(there.sum()), 1e-12)
     return FourierAgreement(
         cutoff=float(np.mean([cutoff(each) for each in correlation])),
-        invented=float(false_power.sum() / max(there.sum(), 1e-12)),
+        invented=float(false_power.sum() / in_all),
+        found=float(right_power / in_all),
         suspect=float(np.mean(false_power > SUSPECT * there)),
         patches=len(corners),
     )
