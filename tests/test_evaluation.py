@@ -16,13 +16,13 @@ pytest.importorskip("jinja2")
 
 from streamsr.errors import InputError
 from streamsr.evaluation import crops, sheets, summary
-from streamsr.evaluation.figures import FIGURES
+from streamsr.evaluation.figures import FIGURES, Truth, figures_of
 from streamsr.evaluation.images import read_picture
-from streamsr.evaluation.methods import EngineMethod, Interpolation, stitched_and_whole
+from streamsr.evaluation.methods import EngineMethod, Interpolation, Made, stitched_and_whole
 from streamsr.evaluation.run import EvaluationSettings, evaluate, make_methods
-from streamsr.evaluation.subjects import find_items
+from streamsr.evaluation.subjects import Told, find_items, read_subjects
 from streamsr.training.data import bicubic_down
-from tests.frames import make_data, scene
+from tests.frames import add_frame, make_data, scene, write_manifest
 from tests.test_cli import one_line, run
 from tests.videos import make_video
 
@@ -247,6 +247,47 @@ def test_a_damaged_manifest_is_refused_and_a_damaged_frame_left_out(tmp_path: Pa
         find_items(data)
 
 
+def test_a_deep_gray_picture_of_a_manifest_is_read_as_one_of_a_folder_and_told(tmp_path: Path) -> None:
+    gray = scene(3)[..., 0]
+    row = add_frame(tmp_path, scene(4), "one", "test", "deep")
+    write(tmp_path / row["file"], gray.astype(np.uint16) * 257)
+    write_manifest(tmp_path, [row | {"sha256": ""}])
+    told = Told([], [], lambda line: None)
+    (subject,) = read_subjects(find_items(tmp_path), told, frames=1)
+    assert np.array_equal(subject.truth, np.dstack([gray] * 3))
+    assert [what for _, what in told.notes] == ["16 bits brought to 8", "gray, as three equal channels"]
+
+
+@pytest.mark.parametrize("wrong", [{"width": "99"}, {"sha256": "0" * 64}])
+def test_a_picture_that_is_not_the_one_of_its_row_is_left_out(tmp_path: Path, wrong: dict[str, str]) -> None:
+    row = add_frame(tmp_path, scene(4), "one", "test", "a")
+    write_manifest(tmp_path, [row | wrong])
+    told = Told([], [], lambda line: None)
+    assert not list(read_subjects(find_items(tmp_path), told, frames=1))
+    ((name, why),) = told.left_out
+    assert name == row["file"]
+    assert why.startswith("expected the ")
+    assert "mend the manifest" in why
+
+
+def test_pictures_and_frames_in_which_nothing_is_lit_are_left_out_with_a_line_each(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a.png", scene(1))
+    write(tmp_path / "in" / "dark.png", np.full((100, 120, 3), 9, np.uint8))
+    video = tmp_path / "in" / "v.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 25, (139, 134))
+    for number in range(6):
+        writer.write(np.zeros((134, 139, 3), np.uint8) if number in (0, 3) else scene(number))
+    writer.release()
+    told = Told([], [], lambda line: None)
+    subjects = list(read_subjects(find_items(tmp_path / "in"), told, frames=6))
+    assert [subject.name for subject in subjects] == ["a.png", "v.avi#1", "v.avi#2", "v.avi#4", "v.avi#5"]
+    assert [subject.follows for subject in subjects] == [False, False, True, False, True]
+    assert dict(told.left_out) == {
+        "dark.png": "expected something lit, got a black picture; every method gives it back",
+        "v.avi": "nothing is lit in 2 frames, the first is 0",
+    }
+
+
 # How it is measured.
 
 
@@ -282,6 +323,18 @@ def test_summary_takes_gains_frame_by_frame() -> None:
     gain = cells["new-x2"]["luma_psnr_db"]["gain"]
     assert (gain["mean"], gain["low"], gain["high"]) == (2.0, 2.0, 2.0)
     assert "gain" not in cells["bicubic-x2"]["luma_psnr_db"]
+
+
+def test_consistency_is_measured_on_luma_whatever_a_network_writes() -> None:
+    rgb = scene(6)[:134, :138]
+    lr = bicubic_down(rgb, 2)
+    gray = Interpolation("bicubic", 2).enlarge(lr)
+    other_colour = Made(gray.luma, np.ascontiguousarray(gray.rgb[..., ::-1]))
+    figures = [figures_of(made, lr, Truth.of(rgb), scale=2) for made in (gray, other_colour)]
+    assert figures[0]["lr_psnr_db"] == figures[1]["lr_psnr_db"]
+    assert figures[0]["lr_within_level"] == figures[1]["lr_within_level"]
+    assert figures[0]["rgb_psnr_db"] > figures[1]["rgb_psnr_db"] + 1
+    assert "luma" in FIGURES["lr_psnr_db"].meaning
 
 
 def test_every_figure_says_what_it_means() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamsr.quality.fidelity import FIELD_EROSION_PX, field_of_view, psnr_db, ssim
+from streamsr.quality.fidelity import FIELD_EROSION_PX, field_of_view, is_lit, psnr_db, ssim
 
 
 def two_pictures() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -59,4 +59,9 @@ def test_field_of_view_fills_dark_holes_and_leaves_the_surround_out() -> None:
 
 
 def test_field_of_view_of_a_black_picture_is_everything() -> None:
-    assert field_of_view(np.full((40, 40), 16, np.uint8)).all()
+    black = np.full((80, 80), 16, np.uint8)
+    assert field_of_view(black).all()
+    assert not is_lit(black)
+    black[3:70, 30:60] = 90
+    assert is_lit(black)
+    assert not field_of_view(black).all()

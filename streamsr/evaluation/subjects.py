@@ -6,6 +6,7 @@ line, and the rest is measured.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from streamsr.colour import to_rgb8
 from streamsr.errors import InputError, InputNotFound, StreamsrError
 from streamsr.evaluation.images import SMALLEST_SIDE_PX, read_picture
 from streamsr.frame import Frame
-from streamsr.training.data import chosen_rows, read_listed, read_manifest
+from streamsr.quality.fidelity import is_lit
+from streamsr.training.data import chosen_rows, luma_of, read_manifest
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".h264", ".h265", ".hevc"}
@@ -90,10 +92,13 @@ class Told:
     say: Callable[[str], None]
 
     def leave_out(self, name: str, error: StreamsrError) -> None:
-        """Take down what is left out."""
+        """Take down what is left out; the path before an error's words is the name's, and not said twice."""
         why = str(error)
+        folder, named, rest = why.partition(f"{name}: ")
+        if named and (not folder or folder.endswith(os.sep)):
+            why = rest
         self.left_out.append((name, why))
-        self.say(f"left out: {why if Path(name).name in why else f'{name}: {why}'}")
+        self.say(f"left out: {name}: {why}")
 
     def note(self, name: str, what: str) -> None:
         """Take down what was done."""
@@ -190,23 +195,46 @@ def read_subjects(items: list[Item], told: Told, *, frames: int) -> Iterator[Sub
 
 
 def _read_picture(item: Item, told: Told) -> Iterator[Subject]:
-    done: tuple[str, ...] = ()
+    """Give a picture.
+
+    Raises:
+        InputError: it cannot be read, is not the one of the manifest, or nothing in it is lit.
+    """
+    truth, done = read_picture(item.path)
     if item.row is not None:
-        truth, _ = read_listed(item.path.parents[len(Path(item.name).parts) - 1], item.row)
-    else:
-        truth, done = read_picture(item.path)
+        _refuse_other(item.path, item.row, truth)
+    if not is_lit(luma_of(truth)):
+        raise InputError(f"{item.path}: expected something lit, got a black picture; every method gives it back")
     for what in done:
         told.note(item.name, what)
     yield Subject(item.name, item.dataset, item.group, truth)
+
+
+def _refuse_other(path: Path, row: dict[str, str], truth: NDArray[np.uint8]) -> None:
+    """Refuse a picture that is not the one of its row.
+
+    Raises:
+        InputError: its size or SHA-256 is another.
+    """
+    height, width = truth.shape[:2]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    listed = (int(row.get("width") or width), int(row.get("height") or height))
+    if listed != (width, height) or (row.get("sha256") or digest).lower() != digest:
+        raise InputError(
+            f"{path}: expected the {listed[0]}x{listed[1]} picture of the manifest, got {width}x{height} with SHA-256 "
+            f"{digest[:12]}...; restore the file or mend the manifest"
+        )
 
 
 def _read_video(item: Item, told: Told, frames: int) -> Iterator[Subject]:
     """Give the first frames of a video.
 
     Raises:
-        InputError: it cannot be opened, its frames are too small, or it holds none.
+        InputError: it cannot be opened, its frames are too small, it holds none, or none in which something is lit.
     """
     number = gaps = 0
+    dark: list[int] = []
+    before = False
     with open_source(item.path) as source:
         for frame in source:
             if not isinstance(frame, Frame):
@@ -216,9 +244,14 @@ def _read_video(item: Item, told: Told, frames: int) -> Iterator[Subject]:
                     f"{item.path}: expected frames of {SMALLEST_SIDE_PX}x{SMALLEST_SIDE_PX} pixels or more, got "
                     f"{frame.width}x{frame.height}; take it out"
                 )
-            follows = number > 0 and len(source.report.gaps) == gaps
+            follows = before and len(source.report.gaps) == gaps
             gaps = len(source.report.gaps)
-            yield Subject(item.name, item.dataset, item.group, to_rgb8(frame), number, follows)
+            truth = to_rgb8(frame)
+            before = is_lit(luma_of(truth))
+            if before:
+                yield Subject(item.name, item.dataset, item.group, truth, number, follows)
+            else:
+                dark.append(number)
             number += 1
             if number == frames:
                 break
@@ -227,3 +260,11 @@ def _read_video(item: Item, told: Told, frames: int) -> Iterator[Subject]:
         raise InputError(f"{item.path}: expected frames, got none that could be decoded; take it out")
     for gap in lost:
         told.note(item.name, f"lost: {gap}")
+    if dark:
+        told.leave_out(
+            item.name, InputError(f"nothing is lit in {_counted(len(dark), 'frame')}, the first is {dark[0]}")
+        )
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"

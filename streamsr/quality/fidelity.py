@@ -26,6 +26,22 @@ def field_of_view(luma: NDArray[np.uint8]) -> NDArray[np.bool_]:
     Returns:
         (H, W) bool; True inside the field of view. Where nothing is left, all True.
     """
+    field = _lit_area(luma)
+    return field if field.any() else np.ones_like(field)
+
+
+def is_lit(luma: NDArray[np.uint8]) -> bool:
+    """Return whether a picture has a field of view: lit parts wide enough that something of them is left.
+
+    Black frames have none. Every way to enlarge them gives them back, and a PSNR of such frames says nothing.
+
+    Args:
+        luma: (H, W) uint8, studio range.
+    """
+    return bool(_lit_area(luma).any())
+
+
+def _lit_area(luma: NDArray[np.uint8]) -> NDArray[np.bool_]:
     lit = (luma > FIELD_THRESHOLD).astype(np.uint8)
     outside = cv2.copyMakeBorder(1 - lit, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
     cv2.floodFill(outside, None, (0, 0), 2)
@@ -33,8 +49,7 @@ def field_of_view(luma: NDArray[np.uint8]) -> NDArray[np.bool_]:
     side = 2 * FIELD_EROSION_PX + 1
     padded = cv2.copyMakeBorder(filled, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     worn = cv2.erode(padded, np.ones((side, side), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)[1:-1, 1:-1]
-    field: NDArray[np.bool_] = worn.astype(bool)
-    return field if field.any() else np.ones_like(field)
+    return np.asarray(worn, bool)
 
 
 def psnr_db(
