@@ -12,13 +12,16 @@ projected. Accuracy and Matthews' coefficient are means over the seeds; recovery
 groups; McNemar's test and flips (against the truth's answer) compare the majority of the seeds. Engines of SRGAN's size
 answer to ``--heavy-frames`` frames of each set and are compared with bicubic and truth on the same frames.
 
-The result is ``results/downstream.json``. Classifiers and enlarged pictures are kept in ``runs``, so a run that was
-stopped goes on. The capsule set has one group a side: its interval knows nothing of other patients.
+The result is ``results/downstream.json``. Classifiers and enlarged pictures are kept in ``runs`` under all that they
+depend on, so a run that was stopped goes on. The capsule set has one group a side: its interval knows nothing of other
+patients.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +41,7 @@ from benchmarks.classifier import (
     save_classifier,
     train_classifier,
 )
-from benchmarks.enlarged import RUNS, KeptEngine, all_engines, interpolations, is_heavy
+from benchmarks.enlarged import RUNS, KeptEngine, all_engines, code_of, digest_of, interpolations, is_heavy
 from benchmarks.tables import dense
 from streamsr.config import usable_cores
 from streamsr.evaluation.methods import Method, Samples
@@ -58,6 +61,8 @@ MARKED = 0.5
 CAPSULE_PX = 192
 MULTIPLE = 4
 SEEDS = 5
+CODE = ("../benchmarks/classifier.py",)
+"""Rooms that a classifier depends on besides its patches."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +132,14 @@ class Frame:
     marks: NDArray[np.bool_] | None
 
 
+def rows_of(data: Path, side: str, datasets: Sequence[str], most: int | None = None) -> list[dict[str, str]]:
+    """Return the manifest's rows of some sets."""
+    return chosen_rows([row for row in read_manifest(data) if row["dataset"] in datasets], side, most)
+
+
 def read_frames(data: Path, side: str, datasets: Sequence[str], most: int | None = None) -> Iterator[Frame]:
     """Read the frames of some sets, one after the other."""
-    rows = [row for row in read_manifest(data) if row["dataset"] in datasets]
-    for row in chosen_rows(rows, side, most):
+    for row in rows_of(data, side, datasets, most):
         rgb, _ = read_listed(data, row)
         height, width = (length // MULTIPLE * MULTIPLE for length in rgb.shape[:2])
         marks = read_marks(data / row["mask"], (height, width)) if row.get("mask") else None
@@ -173,7 +182,7 @@ def patches_of(places: list[Place], pictures: dict[str, Samples]) -> Patches:
 def classifiers(task: str, options: argparse.Namespace, write: Callable[[str], Any]) -> list[PatchClassifier]:
     """Train what was not trained before, and return a classifier for each seed."""
     schooling = Schooling(epochs=options.epochs)
-    name = f"{task}-{options.epochs}-{options.train_frames or 'all'}"
+    name = f"{task}-{key_of(task, schooling, options)}"
     paths = [options.runs / "downstream" / f"{name}-{seed}.safetensors" for seed in range(options.seeds)]
     if not all(path.is_file() for path in paths):
         patches, labels = training_patches(task, options)
@@ -183,6 +192,15 @@ def classifiers(task: str, options: argparse.Namespace, write: Callable[[str], A
                 network = train_classifier(patches, labels, seed=seed, schooling=schooling, report=write)
                 save_classifier(network, path)
     return [load_classifier(path) for path in paths]
+
+
+def key_of(task: str, schooling: Schooling, options: argparse.Namespace) -> str:
+    """Return digits that change with everything that a classifier depends on but its seed."""
+    rows = rows_of(options.data, "train", TASKS[task], options.train_frames)
+    marks = [hashlib.sha256((options.data / row["mask"]).read_bytes()).hexdigest() for row in rows if row.get("mask")]
+    drawn = (PATCH_PX, STRIDE_PX["train"], MOST_PATCHES, MARKED, CAPSULE_PX, MULTIPLE)
+    code = [code_of(CODE), inspect.getsource(places_in), inspect.getsource(field_of_view)]
+    return digest_of({"rows": rows, "marks": marks, "how": asdict(schooling), "drawn": drawn, "code": code})
 
 
 def training_patches(task: str, options: argparse.Namespace) -> tuple[Patches, Answers]:
@@ -226,7 +244,9 @@ def measure_task(task: str, options: argparse.Namespace, write: Callable[[str], 
         reference = references.setdefault(method.scale, answers)[:, here]
         found[method.name] = _compared(answers, reference, on_truth[:, here], labels[here], asked)
         write(f"{task:9} {method.name:15} {found[method.name]['accuracy']:.4f} {found[method.name].get('recovery')}")
-    return {"sets": list(TASKS[task]), "seeds": options.seeds, "epochs": options.epochs, "methods": found}
+    key = key_of(task, Schooling(epochs=options.epochs), options)
+    asked_of = {"seeds": options.seeds, "epochs": options.epochs, "classifiers": key}
+    return {"sets": list(TASKS[task]), **asked_of, "methods": found}
 
 
 def _few(frames: list[Frame], most: int) -> set[str]:

@@ -7,6 +7,7 @@ code of the projection, and the picture that was enlarged. Nothing of it is comm
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -62,13 +63,24 @@ class KeptEngine(EngineMethod):
 def key_of(engine: Engine, precision: str, *, consistency: bool) -> str:
     """Return a name that changes with everything that an engine's pictures depend on."""
     weights = engine.files[engine.precisions[precision]][:12]
-    return f"{engine.name}-{precision}-{weights}-{_code() if consistency else 'as-made'}"
+    return f"{engine.name}-{precision}-{weights}-{code_of(PROJECTION) if consistency else 'as-made'}"
 
 
-@lru_cache(maxsize=1)
-def _code() -> str:
-    content = b"".join((ROOT / "streamsr" / room).read_bytes() for room in PROJECTION)
+@lru_cache
+def code_of(rooms: tuple[str, ...]) -> str:
+    """Return eight digits that change with the code of some rooms of ``streamsr``, or of ``../benchmarks``."""
+    content = b"".join((ROOT / "streamsr" / room).read_bytes() for room in rooms)
     return hashlib.sha256(content).hexdigest()[:8]
+
+
+def key_of_method(method: Method) -> str:
+    """Return a name that changes with everything that a method's pictures depend on."""
+    return method.key if isinstance(method, KeptEngine) else method.name
+
+
+def digest_of(told: object) -> str:
+    """Return twelve digits that change with anything in what JSON can hold."""
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def is_heavy(engine: Engine) -> bool:

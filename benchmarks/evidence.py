@@ -5,11 +5,12 @@ validation and test sides; every figure of `streamsr.evaluation.figures` is meas
 Engines of SRGAN's size get ``--heavy-frames`` frames of each set, evenly spread, the others all or ``--frames``; the
 perceptual distance is measured on ``--perceptual-frames`` of each set. What was measured of a set by a method is kept
 in ``runs/evidence``, and pictures in ``runs/enlarged``, so that a run that was stopped goes on, and a new engine costs
-only itself; delete them when the measures change.
+only itself; with the code of the measures everything is measured anew.
 
-The result is ``results/evidence.json``; sheets of the data (compared crops, the ten worst of every engine,
-reflections) go to ``runs/evidence`` and are not committed, since the data may not be; the sheet that README shows is of
-the rendered scene, which shows no patient: ``results/crops.png``.
+The result is ``results/evidence.json``, which also tells where the ten worst crops of every engine lie; sheets of the
+data (compared crops, those ten, reflections) go to ``runs/evidence`` and are not committed, since the data may not be;
+the sheets that README shows are of the rendered scene, which shows no patient: ``crops.png``, ``worst.png`` and
+``reflections.png`` in ``results``.
 """
 
 from __future__ import annotations
@@ -24,10 +25,17 @@ import numpy as np
 import torch
 
 from benchmarks.card import ROOT, machine_card
-from benchmarks.enlarged import RUNS, KeptEngine, all_engines, interpolations, is_heavy
-from benchmarks.evidence_sheets import compared_sheet, reflections_sheet, rendered_sheet, worst_sheet
+from benchmarks.enlarged import RUNS, KeptEngine, all_engines, code_of, interpolations, is_heavy, key_of_method
+from benchmarks.evidence_sheets import (
+    compared_sheet,
+    reflections_sheet,
+    rendered_sheets,
+    told_worst,
+    worst_crops,
+    worst_sheet,
+)
 from benchmarks.tables import dense
-from streamsr.evaluation.crops import WORST_PX, Frame, worst_place
+from streamsr.evaluation.crops import WORST_PX, Crop, Frame, worst_place
 from streamsr.evaluation.figures import FIGURES, Truth, load_distance
 from streamsr.evaluation.methods import EngineMethod, Made, Method
 from streamsr.evaluation.run import enlarged, row_of, seams_of
@@ -41,8 +49,14 @@ RESULT = ROOT / "benchmarks" / "results" / "evidence.json"
 MULTIPLE = 4
 """Sides of all truths are cut to a multiple of it, so that x2 and x4 are judged on the same pixels."""
 
-STAGES = (("srgan-x4", "srresnet-x4"),)
-"""Adversarial engines and the shipped engines that they were trained from."""
+STAGES = (("srgan-x4", "srresnet-x4"), ("srgan-x2", "srresnet-x2"))
+"""Adversarial engines and the engines that they were trained from."""
+
+MEASURES = (
+    "evaluation/figures.py",
+    *(f"quality/{name}.py" for name in ("agreement", "fidelity", "fourier", "perceptual", "specular")),
+)
+"""Rooms that a frame's figures depend on besides its picture."""
 
 SPARED_DB = 0.3
 """How much worse than its fidelity stage an adversarial engine may be in and around highlights."""
@@ -145,9 +159,8 @@ class Side:
 
     def path(self, dataset: str, method: Method) -> Path:
         """Return where the figures of a set by a method are kept: under all that they depend on."""
-        key = method.key if isinstance(method, KeptEngine) else method.name
         counts = f"{len(self.names_for(method))}-{len(self.perceptual) if self.distance else 0}"
-        return Path(self.folder / f"{dataset}-{key}-{counts}.json")
+        return Path(self.folder / f"{dataset}-{key_of_method(method)}-{counts}-{code_of(MEASURES)}.json")
 
     def found(self, methods: list[Method]) -> tuple[list[Row], dict[str, dict[str, Any]]]:
         """Return all rows, set by set, and the seams."""
@@ -160,6 +173,13 @@ class Side:
                 if kept["seams"]:
                     seams.setdefault(dataset, {})[method.name] = kept["seams"]
         return rows, seams
+
+    def beside_heavy(self, rows: list[Row], methods: list[Method]) -> list[Row]:
+        """Return bicubic interpolation's rows once more, of the frames that heavy engines get."""
+        scales = {method.scale for method in methods if _heavy(method)}
+        beside = {f"bicubic-x{scale}": f"bicubic-x{scale}, fewer frames" for scale in sorted(scales)}
+        here = [row for row in rows if row["method"] in beside and row["name"] in self.few]
+        return [{**row, "method": beside[row["method"]]} for row in here]
 
 
 def _cut(subject: Subject) -> Any:
@@ -204,13 +224,25 @@ def differences(rows: list[Row], ours: str, theirs: str, figure: str) -> Iterato
                 yield {"dataset": dataset, "figure": figure, **written(apart)}
 
 
-def gather(options: argparse.Namespace, methods: list[Method], sides: list[Side]) -> dict[str, Any]:
+def not_shipped(folder: Path = ROOT / "engines") -> list[dict[str, str]]:
+    """Return what of `STAGES` cannot be held against each other, because one of the two engines is not there."""
+    there = {engine.name for engine in all_engines(folder)}
+    return [
+        {"engine": ours, "stage": stage, "missing": " and ".join(sorted({ours, stage} - there))}
+        for ours, stage in STAGES
+        if not {ours, stage} <= there
+    ]
+
+
+def gather(
+    options: argparse.Namespace, methods: list[Method], sides: list[Side], worst: dict[str, list[Crop]]
+) -> dict[str, Any]:
     """Return the result."""
     found = {}
     for side in sides:
         rows, seams = side.found(methods)
         found[side.name] = {
-            "sets": summarise(rows),
+            "sets": summarise(rows + side.beside_heavy(rows, methods)),
             "seams": seams,
             "highlights": list(highlight_claims(rows)),
             "left_out": [{"name": name, "why": why} for name, why in side.told.left_out],
@@ -230,6 +262,8 @@ def gather(options: argparse.Namespace, methods: list[Method], sides: list[Side]
             if isinstance(method, EngineMethod)
         },
         "figures": {name: {"title": each.title, "meaning": each.meaning} for name, each in FIGURES.items()},
+        "not_shipped": not_shipped(),
+        "worst": {"side": sides[0].name, **{name: told_worst(crops, name) for name, crops in worst.items()}},
         **found,
     }
 
@@ -238,15 +272,13 @@ def _heavy(method: Method) -> bool:
     return isinstance(method, EngineMethod) and is_heavy(method.engine)
 
 
-def draw_sheets(options: argparse.Namespace, methods: list[Method], side: Side) -> None:
-    """Draw the sheets of a side, and that of the rendered scene."""
+def draw_sheets(options: argparse.Namespace, methods: list[Method], side: Side, worst: dict[str, list[Crop]]) -> None:
+    """Draw the sheets of a side, and those of the rendered scene."""
     rows, _ = side.found(methods)
     folder = options.runs / "evidence"
     scales = sorted({method.scale for method in methods})
-    files = {options.json.with_name("crops.png"): rendered_sheet([m for m in methods if m.scale == scales[0]])}
-    for method in methods:
-        if isinstance(method, EngineMethod):
-            files[folder / f"worst-{method.name}.png"] = worst_sheet(rows, method, options.data)
+    files = {options.json.with_name(name): content for name, content in rendered_sheets(methods).items()}
+    files |= {folder / f"worst-{name}.png": worst_sheet(crops, name) for name, crops in worst.items()}
     for scale in scales:
         here = [method for method in methods if method.scale == scale]
         files[folder / f"crops-x{scale}.png"] = compared_sheet(rows, here, options.data)
@@ -265,9 +297,13 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = p
     sides = [Side(name, options, distance, write) for name in options.sides]
     for side in sides:
         side.measure(methods)
-    result = gather(options, methods, sides)
+    rows, _ = sides[0].found(methods)
+    worst = {m.name: worst_crops(rows, m, options.data) for m in methods if isinstance(m, EngineMethod)}
+    result = gather(options, methods, sides, worst)
     write_files({options.json: dense(result)})
-    draw_sheets(options, methods, sides[0])
+    draw_sheets(options, methods, sides[0], worst)
+    for each in result["not_shipped"]:
+        write(f"{each['engine']} less {each['stage']}: {each['missing']} not shipped")
     for side in sides:
         for dataset, by_method in result[side.name]["sets"].items():
             for name, cells in by_method.items():

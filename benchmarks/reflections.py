@@ -68,14 +68,20 @@ def refuse_others(before: TrainedMethod, after: TrainedMethod) -> None:
     """Refuse two runs that do not differ as they should.
 
     Raises:
-        UsageError: they differ in the network, or not in sparing reflections.
+        UsageError: they do not differ in sparing reflections, or differ in more than that.
     """
-    spared = [bool(getattr(each.settings, "spare_highlights", False)) for each in (before, after)]
-    models = {before.settings.model, after.settings.model}
-    if spared != [False, True] or len(models) > 1:
+    ours, theirs = vars(before.settings), vars(after.settings)
+    spared = [bool(each.get("spare_highlights", False)) for each in (ours, theirs)]
+    others = sorted(
+        name
+        for name in ours.keys() | theirs.keys()
+        if name not in ("output", "spare_highlights") and ours.get(name) != theirs.get(name)
+    )
+    if spared != [False, True] or others:
+        apart = ", ".join(f"{name} {ours.get(name)} and {theirs.get(name)}" for name in others)
         raise UsageError(
-            f"expected runs of one network without and with spare_highlights, got {' and '.join(sorted(models))} with "
-            f"{spared}; name others with --before and --after"
+            f"expected runs without and with spare_highlights that are otherwise alike, got {spared[0]} and "
+            f"{spared[1]}{f', and {apart}' if others else ''}; name others with --before and --after"
         )
 
 

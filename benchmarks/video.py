@@ -8,13 +8,14 @@ get the first ``--heavy-frames`` frames, and so does bicubic interpolation once 
 
 For compression the reduced frames are coded as H.264 (x264, medium, 4:2:0) at CRF 18, 23 and 28 and enlarged by bicubic
 interpolation, ``fast-x2`` and ``fast-x2-robust``, projected and as made; luma PSNR is against the clip inside the field
-of view. The result is ``results/video.json``; it is written after every clip, and one that is there is not measured
-again unless ``--anew``.
+of view. The result is ``results/video.json``; it is written after every clip. A clip that is there with the same key
+(the clip, weights, options and code) is not measured again unless ``--anew``; others are not kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -24,7 +25,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.card import ROOT, machine_card
-from benchmarks.enlarged import RUNS, KeptEngine, all_engines, interpolations, is_heavy
+from benchmarks.enlarged import (
+    RUNS,
+    KeptEngine,
+    all_engines,
+    code_of,
+    digest_of,
+    interpolations,
+    is_heavy,
+    key_of_method,
+)
 from benchmarks.tables import dense
 from streamsr.capture import open_source
 from streamsr.colour import to_rgb8
@@ -45,6 +55,8 @@ MULTIPLE = 8
 """Sides are cut to a multiple of it, so that what is brought down by 4 is even, as 4:2:0 wants."""
 
 KEYFRAME_EVERY = 25
+MEASURES = ("quality/fidelity.py", "quality/temporal.py", "training/degrade.py", "../benchmarks/video.py")
+"""Rooms that the figures depend on besides the pictures."""
 
 Figures = dict[str, float]
 
@@ -120,6 +132,14 @@ def means(steps: list[Figures], names: Sequence[str]) -> Figures:
     return {name: round(float(np.mean(values)), 5) for name, values in columns.items() if values}
 
 
+def key_of_clip(path: Path, options: argparse.Namespace) -> str:
+    """Return digits that change with everything that the figures of a clip depend on."""
+    methods = [key_of_method(method) for method in (*make_methods(options), *coded_methods(options))]
+    counts = {"frames": options.frames, "heavy_frames": options.heavy_frames}
+    clip = hashlib.sha256(path.read_bytes()).hexdigest()
+    return digest_of({"clip": clip, "methods": methods, "code": code_of(MEASURES), **counts})
+
+
 def measure_clip(path: Path, options: argparse.Namespace, write: Callable[[str], Any]) -> dict[str, Any]:
     """Return condition -> method -> figures of a clip."""
     frames = read_frames(path, options.frames)
@@ -189,7 +209,7 @@ def over_clips(clips: dict[str, Any]) -> dict[str, Any]:
     Methods that no condition of a clip has are left out of that clip alone.
     """
     found: dict[str, Any] = {}
-    conditions = dict.fromkeys(name for clip in clips.values() for name in clip if name != "size")
+    conditions = dict.fromkeys(name for clip in clips.values() for name in clip if name not in ("size", "key"))
     for condition in conditions:
         rows = [clip.get(condition, {}) for clip in clips.values()]
         found[condition] = {
@@ -209,28 +229,35 @@ def _over(rows: list[Figures]) -> dict[str, Any]:
     return {**figures, "clips": len(rows)}
 
 
+def result_of(clips: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Return the result."""
+    return {
+        "question": "video",
+        "quick": False,
+        "card": machine_card(),
+        "frames": options.frames,
+        "heavy_frames": options.heavy_frames,
+        "clips": clips,
+        "over_clips": over_clips(clips),
+    }
+
+
 def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = print) -> int:
     """Measure the clips and write the result."""
     options = parse(arguments)
-    clips: dict[str, Any] = {}
-    if options.json.is_file() and not options.anew:
-        clips = json.loads(options.json.read_text())["clips"]
     paths = sorted(path for path in options.clips.iterdir() if path.suffix in VIDEOS)
+    keys = {path: key_of_clip(path, options) for path in paths}
+    before: dict[str, Any] = {}
+    if options.json.is_file() and not options.anew:
+        before = json.loads(options.json.read_text())["clips"]
+    clips = {path.stem: before[path.stem] for path in paths if before.get(path.stem, {}).get("key") == keys[path]}
     for path in paths:
-        if path.stem in clips:
-            continue
-        write(path.name)
-        clips[path.stem] = measure_clip(path, options, write)
-        result = {
-            "question": "video",
-            "quick": False,
-            "card": machine_card(),
-            "frames": options.frames,
-            "heavy_frames": options.heavy_frames,
-            "clips": clips,
-            "over_clips": over_clips(clips),
-        }
-        write_files({options.json: dense(result)})
+        if path.stem not in clips:
+            write(path.name)
+            clips[path.stem] = {"key": keys[path], **measure_clip(path, options, write)}
+            write_files({options.json: dense(result_of(clips, options))})
+    if set(before) - set(clips):
+        write_files({options.json: dense(result_of(clips, options))})
     for condition, methods in over_clips(clips).items():
         for name, figures in methods.items():
             shown = "  ".join(f"{key} {cell['mean']:.3f}" for key, cell in figures.items() if key != "clips")

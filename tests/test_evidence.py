@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +20,11 @@ from PIL import Image
 
 from benchmarks import downstream, evidence, reflections, video
 from benchmarks.classifier import Schooling, answers_of, load_classifier, save_classifier, train_classifier
-from benchmarks.enlarged import KeptEngine, all_engines, key_of
+from benchmarks.enlarged import KeptEngine, all_engines, interpolations, key_of
+from benchmarks.evidence_sheets import rendered_sheets
 from streamsr.errors import UsageError
 from streamsr.evaluation.methods import EngineMethod, Interpolation, Made
+from streamsr.evaluation.sheets import CELL_PX, GAP_PX, LABEL_PX
 from streamsr.training.data import bicubic_down
 from tests.frames import add_frame, make_data, scene, write_manifest
 from tests.videos import make_video
@@ -90,7 +94,16 @@ def test_evidence_measures_every_method_on_both_sides_and_goes_on_where_it_stopp
     assert found["engines"][ENGINE]["form"] == "int8"
     for name in ("crops-x2.png", "reflections-x2.png", f"worst-{ENGINE}.png"):
         assert (tmp_path / "runs" / "evidence" / name).is_file()
-    assert (tmp_path / "results" / "crops.png").is_file()
+    for name in ("crops.png", "worst.png", "reflections.png"):
+        assert (tmp_path / "results" / name).is_file()
+    assert found["worst"]["side"] == "test"
+    worst = found["worst"][ENGINE]
+    assert len(worst) == 6, "every frame's worst crop, as there are fewer than ten"
+    assert [row["rms_levels"] for row in worst] == sorted((row["rms_levels"] for row in worst), reverse=True)
+    for row in worst:
+        assert (data / row["name"]).is_file()
+        assert row["luma_psnr_db"] == pytest.approx(20 * np.log10(255 / row["rms_levels"]), abs=0.01)
+        assert row["bicubic_psnr_db"] > 0
     assert sum("frames" in line for line in said) == 2 * 2 * 3
 
     def fail(*_: Any) -> Any:
@@ -112,6 +125,50 @@ def test_adversarial_weights_are_held_against_their_fidelity_stage() -> None:
     (claim,) = evidence.highlight_claims(rows)
     assert claim["holds"] is False
     assert not list(evidence.highlight_claims(rows[:2]))
+
+
+def test_a_stage_that_is_not_in_the_folder_is_said(tmp_path: Path) -> None:
+    engines = evidence.ROOT / "engines"
+    for name in ("srgan-x4", "srresnet-x4", "srgan-x2"):
+        (tmp_path / name).symlink_to(engines / name)
+    assert evidence.not_shipped(tmp_path) == [{"engine": "srgan-x2", "stage": "srresnet-x2", "missing": "srresnet-x2"}]
+    (tmp_path / "srgan-x4").unlink()
+    assert [row["missing"] for row in evidence.not_shipped(tmp_path)] == ["srgan-x4", "srresnet-x2"]
+    assert list(evidence.highlight_claims([])) == []
+
+
+def test_heavy_engines_have_bicubic_on_their_own_frames_beside_them(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "is_heavy", lambda engine: True)
+    options = evidence.parse(arguments(data, tmp_path, "--engines", ENGINE, "--heavy-frames", "1"))
+    side = evidence.Side("test", options, None, lambda line: None)
+    methods = evidence.make_methods(options)
+    side.measure(methods)
+    rows, _ = side.found(methods)
+    sets = evidence.summarise(rows + side.beside_heavy(rows, methods))
+    for cells in sets.values():
+        assert cells["bicubic-x2"]["luma_psnr_db"]["frames"] == 3
+        beside = cells["bicubic-x2, fewer frames"]["luma_psnr_db"]
+        assert beside["frames"] == cells[ENGINE]["luma_psnr_db"]["frames"] == 1
+        apart = cells[ENGINE]["luma_psnr_db"]["mean"] - beside["mean"]
+        assert apart == pytest.approx(cells[ENGINE]["luma_psnr_db"]["gain"]["mean"], abs=1e-5)
+    monkeypatch.setattr(evidence, "is_heavy", lambda engine: False)
+    assert side.beside_heavy(rows, methods) == []
+
+
+def test_sheets_of_the_rendered_scene_have_a_row_for_every_engine() -> None:
+    names = ["tiny-x2", "fast-x2", "tiny-x4"]
+    methods = [method for scale in (2, 4) for method in interpolations(scale)]
+    methods += [EngineMethod(engine) for engine in all_engines(names=names)]
+    sheets = rendered_sheets(methods)
+    sizes = {name: Image.open(io.BytesIO(content)).size for name, content in sheets.items()}
+    row_px, cell_px = CELL_PX + 2 * LABEL_PX + GAP_PX, CELL_PX + GAP_PX
+    assert sizes == {
+        "crops.png": (6 * cell_px, row_px),
+        "worst.png": (2 * 5 * cell_px, 2 * row_px),
+        "reflections.png": (6 * cell_px, 2 * row_px),
+    }
 
 
 # Video.
@@ -145,6 +202,47 @@ def test_video_measures_clean_and_compressed_input_and_keeps_clips_that_are_ther
     assert "a.mkv" not in said
     assert result(tmp_path)["clips"]["a"] == clip
     assert result(tmp_path)["over_clips"]["clean"][ENGINE]["clips"] == 2
+
+
+def test_a_clip_is_measured_again_when_anything_it_depends_on_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    make_video(clips / "a.mkv", width=96, height=80, num_frames=2)
+    make_video(clips / "b.mkv", width=96, height=80, num_frames=3)
+    measured: list[str] = []
+
+    def measure_clip(path: Path, options: Any, write: Any) -> dict[str, Any]:
+        measured.append(path.stem)
+        return {"size": "96x80", "clean": {"truth-x2": {"flicker": 0.5, "frames": 2}}}
+
+    def run(*more: str) -> list[str]:
+        measured.clear()
+        paths = [
+            "--clips",
+            str(clips),
+            "--runs",
+            str(tmp_path / "runs"),
+            "--json",
+            str(tmp_path / "results" / "out.json"),
+        ]
+        assert video.main([*paths, "--heavy-frames", "0", *more], lambda line: None) == 0
+        return measured.copy()
+
+    monkeypatch.setattr(video, "measure_clip", measure_clip)
+    assert run("--engines", ENGINE) == ["a", "b"]
+    assert run("--engines", ENGINE) == []
+    assert run("--engines", ENGINE, "--frames", "5") == ["a", "b"]
+    assert run("--engines", "fast-x2") == ["a", "b"]
+    make_video(clips / "a.mkv", width=96, height=80, num_frames=3)
+    assert run("--engines", "fast-x2") == ["a"]
+    assert run("--engines", "fast-x2", "--anew") == ["a", "b"]
+    monkeypatch.setattr(video, "MEASURES", video.MEASURES[:-1])
+    assert run("--engines", "fast-x2") == ["a", "b"]
+    (clips / "b.mkv").unlink()
+    assert run("--engines", "fast-x2") == []
+    assert set(result(tmp_path)["clips"]) == {"a"}
 
 
 # Downstream.
@@ -211,6 +309,29 @@ def test_a_classifier_learns_what_can_be_seen_and_is_kept(tmp_path: Path) -> Non
     assert all(torch.equal(a, b) for a, b in zip(once.parameters(), twice.parameters(), strict=True)), "a seed decides"
 
 
+def test_the_key_of_a_classifier_changes_with_data_training_and_code(
+    marked_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = downstream.parse(arguments(marked_data, tmp_path))
+    keys = [downstream.key_of("polyp", Schooling(), options), downstream.key_of("bleeding", Schooling(), options)]
+    assert downstream.key_of("polyp", Schooling(), options) == keys[0]
+    keys.append(downstream.key_of("polyp", Schooling(learning_rate=1e-3), options))
+    with monkeypatch.context() as other:
+        other.setattr(downstream, "CODE", ("../benchmarks/downstream.py",))
+        keys.append(downstream.key_of("polyp", Schooling(), options))
+    with monkeypatch.context() as other:
+        other.setattr(downstream, "MARKED", 0.4)
+        keys.append(downstream.key_of("polyp", Schooling(), options))
+    moved = tmp_path / "moved"
+    shutil.copytree(marked_data, moved)
+    options = downstream.parse(arguments(moved, tmp_path))
+    assert downstream.key_of("polyp", Schooling(), options) == keys[0]
+    for mask in moved.rglob("*.mask.png"):
+        Image.fromarray(np.zeros((240, 264), np.uint8)).save(mask)
+    keys.append(downstream.key_of("polyp", Schooling(), options))
+    assert len(set(keys)) == len(keys)
+
+
 def test_downstream_asks_every_method_the_same_and_keeps_its_classifiers(
     marked_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,7 +369,8 @@ class TinyTrained:
 
     def __init__(self, name: str, run: Path) -> None:
         self.name, spare = name, run.name == "house"
-        self.settings = SimpleNamespace(model="srgan-x2", steps=3, spare_highlights=spare)
+        shared = {"model": "srgan-x2", "steps": 3, "seed": int(run.name == "seeded"), "output": str(run)}
+        self.settings = SimpleNamespace(**shared, spare_highlights=spare)
         self.method = Interpolation("lanczos" if spare else "bicubic", 2)
 
     def enlarge(self, lr: Any) -> Made:
@@ -263,8 +385,10 @@ def test_two_runs_are_compared_in_and_around_reflections(
     before = torch.get_num_threads()
     try:
         assert reflections.main(options, lambda line: None) == 0
-        with pytest.raises(UsageError, match="without and with spare_highlights"):
+        with pytest.raises(UsageError, match="alike, got True and False; name"):
             reflections.main(arguments(data, tmp_path, "--before", "house", "--after", "plain"), lambda line: None)
+        with pytest.raises(UsageError, match="got False and True, and seed 1 and 0; name"):
+            reflections.main(arguments(data, tmp_path, "--before", "seeded", "--after", "house"), lambda line: None)
     finally:
         torch.set_num_threads(before)
     found = result(tmp_path)
