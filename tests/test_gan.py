@@ -85,6 +85,31 @@ def settings(data: Path, features: Path, tmp_path: Path) -> GanSettings:
     )
 
 
+# What is kept.
+
+
+def test_a_blend_lies_between_the_start_and_what_was_trained(settings: GanSettings, tmp_path: Path) -> None:
+    first = AdversarialTraining(replace(settings, output=str(tmp_path / "first")))
+    first.run()
+    start = str(tmp_path / "first" / BEST)
+    kept = {}
+    for blend in (0.0, 0.25, 1.0):
+        blended = replace(settings, output=str(tmp_path / f"{blend}"), start=start, blend=blend)
+        AdversarialTraining(blended).run()
+        kept[blend] = load_file(tmp_path / f"{blend}" / BEST)
+    for name, tensor in load_file(start).items():
+        assert torch.equal(kept[0.0][name], tensor)
+        if tensor.is_floating_point():
+            torch.testing.assert_close(kept[0.25][name], torch.lerp(tensor, kept[1.0][name], 0.25))
+    assert any(not torch.equal(kept[0.25][name], kept[1.0][name]) for name in kept[1.0])
+
+
+@pytest.mark.parametrize(("blend", "start"), [(1.5, "best.safetensors"), (0.5, "")])
+def test_a_blend_that_cannot_be_is_refused(settings: GanSettings, blend: float, start: str) -> None:
+    with pytest.raises(UsageError, match="expected a blend of 0 to 1 with weights of start"):
+        replace(settings, blend=blend, start=start)
+
+
 # Resuming.
 
 

@@ -142,7 +142,8 @@ def losses(record: RunRecord) -> str:
         ]
         spared = ", highlights kept out of feature and adversarial losses and held by Charbonnier's"
         spared = spared if settings.spare_highlights else ""
-        return " + ".join(term for term in terms if term) + spared
+        blend = f"; what is kept is {settings.blend:g} of these weights and {1 - settings.blend:g} of the start's"
+        return " + ".join(term for term in terms if term) + spared + (blend if settings.blend < 1 else "")
     assert isinstance(settings, PretrainSettings)
     terms = ["Charbonnier"] if settings.finetune_steps < settings.steps else []
     if settings.finetune_steps:

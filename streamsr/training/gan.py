@@ -6,12 +6,13 @@ be taken for it, and (the house recipe) to keep its pixels, its input and the sp
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from streamsr.errors import UsageError
 from streamsr.models.discriminator import SRGANDiscriminator
@@ -28,6 +29,7 @@ from streamsr.training.losses import (
     generator_adversarial_loss,
 )
 from streamsr.training.pretrain import GeneratorRun, enlarge, psnr_on_device
+from streamsr.training.run import floats_of
 from streamsr.training.settings import GanSettings
 
 HIGHLIGHT_MARGIN_PX = 2
@@ -54,6 +56,8 @@ class AdversarialTraining(GeneratorRun[GanSettings]):
         if self.colour != "rgb":
             raise UsageError(f"expected a model on RGB, as the features are, got {settings.model}; use srgan-x2 or -x4")
         self.start_from(settings.start)
+        self._start = copy.deepcopy(self.networks["average"])
+        self._blended = copy.deepcopy(self._start)
         try:
             discriminator = SRGANDiscriminator(size_px=settings.patch_px * self.scale)
         except ValueError as cause:
@@ -80,6 +84,17 @@ class AdversarialTraining(GeneratorRun[GanSettings]):
 
             self.perceptual = LpipsLike.from_files(settings.squeezenet, settings.lpips_linear).to(self.device)
         self.resume()
+
+    @property
+    def averaged(self) -> nn.Module:
+        """Return the averaged network, blended with the start's weights as the settings say."""
+        average = self.networks["average"]
+        if self.settings.blend == 1:
+            return average
+        networks = (self._blended, self._start, average)
+        for blended, start, trained in zip(*(floats_of(network) for network in networks), strict=True):
+            torch.lerp(start, trained, self.settings.blend, out=blended)
+        return self._blended
 
     def rate_factor(self, name: str) -> float:
         """Return a network's rate as a multiple of the schedule's."""

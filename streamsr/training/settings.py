@@ -157,6 +157,8 @@ class GanSettings(RunSettings):
         consistency_weight: weight of the distance of the reduced output from the input.
         spare_highlights: keep saturated pixels away from feature and adversarial losses.
         discriminator_rate: Adam's first rate of the discriminator as a multiple of the generator's.
+        blend: the part of the trained weights in those that are validated and kept; the rest is the start's (network
+            interpolation, Wang et al. 2018, ESRGAN, section 3.4).
         squeezenet: trunk of the LPIPS-like distance that picks the best weights; none when empty.
         lpips_linear: its linear layers.
     """
@@ -172,6 +174,7 @@ class GanSettings(RunSettings):
     consistency_weight: float = 0.0
     spare_highlights: bool = False
     discriminator_rate: float = 1.0
+    blend: float = 1.0
     squeezenet: str = ""
     lpips_linear: str = ""
 
@@ -179,7 +182,12 @@ class GanSettings(RunSettings):
         """Refuse settings that cannot be."""
         super().__post_init__()
         self.bound(0, "feature_weight", "pixel_weight", "adversarial_weight", "artefact_weight", "consistency_weight")
-        self.bound(0, "discriminator_rate")
+        self.bound(0, "discriminator_rate", "blend")
+        if self.blend > 1 or (self.blend < 1 and not self.start):
+            raise UsageError(
+                f"expected a blend of 0 to 1 with weights of start, got {self.blend:g} with {self.start or 'none'}; "
+                "1 keeps the trained weights"
+            )
         if bool(self.squeezenet) != bool(self.lpips_linear):
             raise UsageError("expected squeezenet and lpips_linear together, got one of them; name both or none")
 
