@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 WINDOW = 20_000
-"""Newest durations kept a stage: 80 kB, and 13 minutes at 25 frames a second. A live session has some twenty stages: with
-a window of an hour their clocks grew by 9 MiB in it."""
+"""Newest durations kept a stage: 80 kB, and 13 minutes at 25 frames a second. A live session has some twenty stages;
+with a window of an hour their clocks would grow by 9 MiB in it."""
 
 LONGEST_US = 2**32 - 1
 """What a duration of four bytes holds: over an hour."""
