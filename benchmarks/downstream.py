@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,7 +61,7 @@ CAPSULE_PX = 192
 MULTIPLE = 4
 SEEDS = 5
 CODE = ("../benchmarks/classifier.py",)
-"""Rooms that a classifier depends on besides its patches."""
+"""Rooms that a classifier depends on besides its patches and settings."""
 
 
 @dataclass(frozen=True)
@@ -132,14 +131,10 @@ class Frame:
     marks: NDArray[np.bool_] | None
 
 
-def rows_of(data: Path, side: str, datasets: Sequence[str], most: int | None = None) -> list[dict[str, str]]:
-    """Return the manifest's rows of some sets."""
-    return chosen_rows([row for row in read_manifest(data) if row["dataset"] in datasets], side, most)
-
-
 def read_frames(data: Path, side: str, datasets: Sequence[str], most: int | None = None) -> Iterator[Frame]:
     """Read the frames of some sets, one after the other."""
-    for row in rows_of(data, side, datasets, most):
+    rows = [row for row in read_manifest(data) if row["dataset"] in datasets]
+    for row in chosen_rows(rows, side, most):
         rgb, _ = read_listed(data, row)
         height, width = (length // MULTIPLE * MULTIPLE for length in rgb.shape[:2])
         marks = read_marks(data / row["mask"], (height, width)) if row.get("mask") else None
@@ -179,28 +174,26 @@ def patches_of(places: list[Place], pictures: dict[str, Samples]) -> Patches:
     return np.stack([place.cut(pictures[place.file]) for place in places])
 
 
-def classifiers(task: str, options: argparse.Namespace, write: Callable[[str], Any]) -> list[PatchClassifier]:
-    """Train what was not trained before, and return a classifier for each seed."""
+def classifiers(
+    task: str, options: argparse.Namespace, write: Callable[[str], Any]
+) -> tuple[str, list[PatchClassifier]]:
+    """Train what was not trained before, and return the key of all and a classifier for each seed."""
     schooling = Schooling(epochs=options.epochs)
-    name = f"{task}-{key_of(task, schooling, options)}"
-    paths = [options.runs / "downstream" / f"{name}-{seed}.safetensors" for seed in range(options.seeds)]
-    if not all(path.is_file() for path in paths):
-        patches, labels = training_patches(task, options)
-        write(f"{task}: {len(patches)} training patches, {int(labels.sum())} of them yes")
-        for seed, path in enumerate(paths):
-            if not path.is_file():
-                network = train_classifier(patches, labels, seed=seed, schooling=schooling, report=write)
-                save_classifier(network, path)
-    return [load_classifier(path) for path in paths]
+    patches, labels = training_patches(task, options)
+    key = key_of(patches, labels, schooling)
+    write(f"{task}: {len(patches)} training patches, {int(labels.sum())} of them yes")
+    paths = [options.runs / "downstream" / f"{task}-{key}-{seed}.safetensors" for seed in range(options.seeds)]
+    for seed, path in enumerate(paths):
+        if not path.is_file():
+            network = train_classifier(patches, labels, seed=seed, schooling=schooling, report=write)
+            save_classifier(network, path)
+    return key, [load_classifier(path) for path in paths]
 
 
-def key_of(task: str, schooling: Schooling, options: argparse.Namespace) -> str:
+def key_of(patches: Patches, labels: Answers, schooling: Schooling) -> str:
     """Return digits that change with everything that a classifier depends on but its seed."""
-    rows = rows_of(options.data, "train", TASKS[task], options.train_frames)
-    marks = [hashlib.sha256((options.data / row["mask"]).read_bytes()).hexdigest() for row in rows if row.get("mask")]
-    drawn = (PATCH_PX, STRIDE_PX["train"], MOST_PATCHES, MARKED, CAPSULE_PX, MULTIPLE)
-    code = [code_of(CODE), inspect.getsource(places_in), inspect.getsource(field_of_view)]
-    return digest_of({"rows": rows, "marks": marks, "how": asdict(schooling), "drawn": drawn, "code": code})
+    data = hashlib.sha256(np.ascontiguousarray(patches).tobytes() + labels.tobytes()).hexdigest()
+    return digest_of({"data": data, "shape": patches.shape, "how": asdict(schooling), "code": code_of(CODE)})
 
 
 def training_patches(task: str, options: argparse.Namespace) -> tuple[Patches, Answers]:
@@ -226,7 +219,7 @@ def make_methods(options: argparse.Namespace) -> Iterator[Method]:
 
 def measure_task(task: str, options: argparse.Namespace, write: Callable[[str], Any]) -> dict[str, Any]:
     """Return method -> figures of a question."""
-    networks = classifiers(task, options, write)
+    key, networks = classifiers(task, options, write)
     frames = list(read_frames(options.data, "test", TASKS[task]))
     places = [place for frame in frames for place in places_in(task, frame, STRIDE_PX["test"])]
     few = _few(frames, options.heavy_frames)
@@ -244,7 +237,6 @@ def measure_task(task: str, options: argparse.Namespace, write: Callable[[str], 
         reference = references.setdefault(method.scale, answers)[:, here]
         found[method.name] = _compared(answers, reference, on_truth[:, here], labels[here], asked)
         write(f"{task:9} {method.name:15} {found[method.name]['accuracy']:.4f} {found[method.name].get('recovery')}")
-    key = key_of(task, Schooling(epochs=options.epochs), options)
     asked_of = {"seeds": options.seeds, "epochs": options.epochs, "classifiers": key}
     return {"sets": list(TASKS[task]), **asked_of, "methods": found}
 

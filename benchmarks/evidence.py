@@ -34,7 +34,7 @@ from benchmarks.evidence_sheets import (
     worst_crops,
     worst_sheet,
 )
-from benchmarks.tables import dense
+from benchmarks.tables import FEWER, dense
 from streamsr.evaluation.crops import WORST_PX, Crop, Frame, worst_place
 from streamsr.evaluation.figures import FIGURES, Truth, load_distance
 from streamsr.evaluation.methods import EngineMethod, Made, Method
@@ -177,7 +177,7 @@ class Side:
     def beside_heavy(self, rows: list[Row], methods: list[Method]) -> list[Row]:
         """Return bicubic interpolation's rows once more, of the frames that heavy engines get."""
         scales = {method.scale for method in methods if _heavy(method)}
-        beside = {f"bicubic-x{scale}": f"bicubic-x{scale}, fewer frames" for scale in sorted(scales)}
+        beside = {f"bicubic-x{scale}": f"bicubic-x{scale}{FEWER}" for scale in sorted(scales)}
         here = [row for row in rows if row["method"] in beside and row["name"] in self.few]
         return [{**row, "method": beside[row["method"]]} for row in here]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables import load, markdown
+from benchmarks.tables import FEWER, load, markdown
 
 Cells = dict[str, Any]
 
@@ -66,6 +66,17 @@ def evidence_table(results: Path) -> str:
     return markdown(["dB over bicubic", *sets], rows)
 
 
+def in_order(result: Any) -> list[str]:
+    """Return the methods of the evidence: those of all frames, then heavy engines behind bicubic on their frames."""
+    sets, heavy = result["test"]["sets"], result["frames_a_set"]["heavy"]["engines"]
+    names = methods_of(sets)
+    found = [name for name in names if name not in heavy and FEWER not in name]
+    for name in (each for each in names if FEWER in each):
+        scale = name.removesuffix(FEWER).rpartition("-x")[2]
+        found += [name, *(each for each in names if each in heavy and each.endswith(f"-x{scale}"))]
+    return [*found, *(name for name in names if name not in found)]
+
+
 def mean_of_sets(sets: dict[str, dict[str, Cells]], method: str, figure: str) -> float | None:
     """Return the mean of the means of the sets, None where a set has none."""
     cells = [methods.get(method, {}).get(figure) for methods in sets.values()]
@@ -77,14 +88,28 @@ def shown(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
+def surely(sets: dict[str, dict[str, Cells]], method: str, figure: str, better: str) -> str:
+    """Return in how many sets the whole interval of the paired gain over bicubic is better, and in how many worse.
+
+    >>> surely({"one": {"a": {"f": {"gain": {"low": 0.1, "high": 0.2}}}}}, "a", "f", "less")
+    ' (0/1)'
+    """
+    gains = [methods.get(method, {}).get(figure, {}).get("gain") for methods in sets.values()]
+    above = sum(gain["low"] > 0 for gain in gains if gain)
+    below = sum(gain["high"] < 0 for gain in gains if gain)
+    if not any(gains):
+        return ""
+    return f" ({above}/{below})" if better == "more" else f" ({below}/{above})"
+
+
 def quality_table(results: Path) -> str:
     """Return the other figures of quality: means of the sets' means on the test sides."""
     columns = {
-        "rgb_psnr_db": ("PSNR RGB", 2),
-        "luma_ssim": ("SSIM Y", 4),
-        "rgb_ssim": ("SSIM RGB", 4),
-        "lpips_like": ("LPIPS-like", 4),
-        "lr_psnr_db": ("PSNR of LR", 2),
+        "rgb_psnr_db": ("PSNR RGB", 2, "more"),
+        "luma_ssim": ("SSIM Y", 4, "more"),
+        "rgb_ssim": ("SSIM RGB", 4, "more"),
+        "lpips_like": ("LPIPS-like", 4, "less"),
+        "lr_psnr_db": ("PSNR of LR", 2, "more"),
     }
     return _means_table(results, columns)
 
@@ -92,10 +117,11 @@ def quality_table(results: Path) -> str:
 def invention_table(results: Path) -> str:
     """Return what was added: consistency, Fourier agreement and, where it was measured, flips of a classifier."""
     columns = {
-        "lr_within_level": ("LR within a level", 4),
-        "fourier_cutoff": ("Fourier cut-off", 3),
-        "invented": ("invented", 3),
-        "suspect": ("suspect patches", 3),
+        "lr_within_level": ("LR within a level", 4, "more"),
+        "fourier_cutoff": ("Fourier cut-off", 3, "more"),
+        "invented": ("invented", 3, "less"),
+        "found": ("found", 3, "more"),
+        "suspect": ("suspect", 3, "less"),
     }
     downstream = read(results, "downstream")
     tasks = downstream["tasks"] if downstream else {}
@@ -111,17 +137,17 @@ def invention_table(results: Path) -> str:
 def reflections_table(results: Path) -> str:
     """Return what becomes of reflections: means of the sets' means on the test sides."""
     columns = {
-        "highlight_psnr_db": ("PSNR inside", 2),
-        "ring_psnr_db": ("PSNR in the ring", 2),
-        "ring_overshoot": ("overshoot", 3),
-        "highlight_overlap": ("overlap", 3),
+        "highlight_psnr_db": ("PSNR inside", 2, "more"),
+        "ring_psnr_db": ("PSNR in the ring", 2, "more"),
+        "ring_overshoot": ("overshoot", 3, "less"),
+        "highlight_overlap": ("overlap", 3, "more"),
     }
     return _means_table(results, columns)
 
 
 def _means_table(
     results: Path,
-    columns: dict[str, tuple[str, int]],
+    columns: dict[str, tuple[str, int, str]],
     more_heads: Iterable[str] = (),
     more: Callable[[str], list[str]] = lambda method: [],
 ) -> str:
@@ -129,18 +155,43 @@ def _means_table(
     if result is None:
         return ""
     sets = result["test"]["sets"]
+    there = {figure for methods in sets.values() for cells in methods.values() for figure in cells}
+    kept = {figure: words for figure, words in columns.items() if figure in there}
     rows = []
-    for name in methods_of(sets):
-        figures = [shown(mean_of_sets(sets, name, figure), digits) for figure, (_, digits) in columns.items()]
+    for name in in_order(result):
+        figures = [
+            shown(mean, digits) + surely(sets, name, figure, better) if mean is not None else ""
+            for figure, (_, digits, better) in kept.items()
+            for mean in (mean_of_sets(sets, name, figure),)
+        ]
         rows.append([f"`{name}`", *figures, *more(name)])
-    return markdown(["mean of the sets", *(title for title, _ in columns.values()), *more_heads], rows)
+    return markdown(["mean of the sets", *(title for title, _, _ in kept.values()), *more_heads], rows)
+
+
+def worst_table(results: Path) -> str:
+    """Return of the ten worst crops of every engine the worst, and how many of them are worse than bicubic's."""
+    result = read(results, "evidence")
+    if result is None or "worst" not in result:
+        return ""
+    rows = []
+    for name, crops in result["worst"].items():
+        if name == "side" or not crops:
+            continue
+        first, behind = crops[0], sum(crop["luma_psnr_db"] < crop["bicubic_psnr_db"] for crop in crops)
+        figures = [f"{first['rms_levels']:.1f}", f"{first['luma_psnr_db']:.1f}", f"{first['bicubic_psnr_db']:.1f}"]
+        rows.append([f"`{name}`", first["dataset"], *figures, f"{behind} of {len(crops)}"])
+    return markdown(["worst crop", "set", "RMS, levels", "PSNR Y, dB", "bicubic, dB", "below bicubic"], rows)
 
 
 def highlights_table(results: Path) -> str:
-    """Return how far adversarial engines are above their fidelity stage in and around reflections, set by set."""
+    """Return how far adversarial engines are above their fidelity stage in and around reflections, set by set.
+
+    Stages whose engines are not shipped are said.
+    """
     result = read(results, "evidence")
     claims = result["test"]["highlights"] if result else []
-    if not claims:
+    absent = result.get("not_shipped", []) if result else []
+    if not claims and not absent:
         return ""
     sets = list(dict.fromkeys(row["dataset"] for row in claims))
     rows = []
@@ -150,6 +201,8 @@ def highlights_table(results: Path) -> str:
         cells = [spread(found[name], 2, sign=True) if name in found else "" for name in sets]
         short = "" if all(row["holds"] for row in found.values()) else "**short**"
         rows.append([f"`{engine}` less `{stage}`, {where}", *cells, short])
+    for row in absent:
+        rows.append([f"`{row['engine']}` less `{row['stage']}`", *("" for _ in sets), f"{row['missing']}: not shipped"])
     return markdown(["dB", *sets, ""], rows)
 
 
@@ -175,7 +228,7 @@ def spared_table(results: Path) -> str:
 
 
 def downstream_table(results: Path) -> str:
-    """Return accuracy, Matthews' coefficient, recovery and McNemar's test of every method."""
+    """Return accuracy, Matthews' coefficient, loss, gain, recovery and McNemar's test of every method."""
     result = read(results, "downstream")
     if result is None:
         return ""
@@ -185,37 +238,48 @@ def downstream_table(results: Path) -> str:
             rows.append(
                 [task, f"`{name}`", f"{row['accuracy']:.3f}", f"{row['matthews']:.3f}", *_beside_bicubic(name, row)]
             )
-    head = ["", "", "accuracy", "MCC", "bicubic", "truth", "recovery", "better / worse than bicubic"]
+    head = ["", "", "accuracy", "MCC", "bicubic lost", "gained", "recovery", "better / worse, p"]
     return markdown(head, rows)
 
 
 def _beside_bicubic(name: str, row: Cells) -> list[str]:
-    """Return bicubic's and the truth's accuracy on the same patches, recovery, and who was right where they differ."""
+    """Return what bicubic lost of the truth and what was gained on it, in points; recovery; and who was right."""
     if name == "truth" or name.startswith("bicubic"):
         return ["", "", "", ""]
     test = row["mcnemar"]
-    split = f"{test['better']} / {test['worse']}, p {test['p']:.2g}"
-    return [f"{row['bicubic']:.3f}", f"{row['truth']:.3f}", recovery(row), split]
+    split = f"{test['better']} / {test['worse']}, {test['p']:.2g}"
+    lost = points(*(row[key] for key in ("gap", "gap_low", "gap_high")))
+    return [lost, points(*row["gain_over_bicubic"]), recovery(row), split]
+
+
+def points(mean: float, low: float, high: float) -> str:
+    """Return parts of one as percentage points, with their interval.
+
+    >>> points(0.021, -0.004, 0.05)
+    '+2.1 (-0.4 to +5.0)'
+    """
+    return spread({"mean": 100 * mean, "low": 100 * low, "high": 100 * high}, 1, sign=True)
 
 
 def recovery(row: Cells) -> str:
-    """Return a recovery with its interval, or that there was nothing to give back."""
+    """Return a recovery with its interval; no number by itself where it is not shown that anything was lost."""
     low, high = ("none" if row[key] is None else f"{row[key]:.2f}" for key in ("low", "high"))
-    point = "nothing was lost" if row["recovery"] is None else f"{row['recovery']:.2f}"
-    return f"{point} ({low} to {high})"
+    lost = row["recovery"] is not None and row["gap_low"] is not None and row["gap_low"] > 0
+    point = f"{row['recovery']:.2f}" if lost else "loss not shown"
+    return point if (low, high) == ("none", "none") else f"{point} ({low} to {high})"
 
 
 def video_table(results: Path) -> str:
-    """Return flicker, warp error, change error and luma PSNR on the clips: means of the clips."""
+    """Return flicker and warp error with their intervals over clips, change error and luma PSNR: means of the clips."""
     result = read(results, "video")
     if result is None:
         return ""
     rows = []
     for condition, methods in result["over_clips"].items():
         for name, figures in methods.items():
-            cells = []
-            for figure, digits in (("flicker", 3), ("warp_error", 3), ("change_error", 3), ("luma_psnr_db", 2)):
-                cells.append(shown(figures[figure]["mean"] if figure in figures else None, digits))
+            cells = [spread(figures.get(figure), 2) for figure in ("flicker", "warp_error")]
+            for figure in ("change_error", "luma_psnr_db"):
+                cells.append(shown(figures[figure]["mean"] if figure in figures else None, 2))
             rows.append([condition.replace("crf-", "CRF "), name, *cells])
     return markdown(["input", "", "flicker", "warp error", "change error", "luma PSNR"], rows)
 
@@ -225,8 +289,9 @@ def video_line(results: Path) -> str:
     result = read(results, "video")
     if result is None:
         return ""
-    clips = len(result["clips"])
-    return f"{clips} clips, the first {result['frames']} frames of each; {result['card']['date']}."
+    clips, few = len(result["clips"]), result.get("heavy_frames")
+    slow = f" ({few} for engines of SRGAN's size, and for the bicubic of *first frames* beside them)" if few else ""
+    return f"{clips} clips, the first {result['frames']} frames of each{slow}; {result['card']['date']}."
 
 
 def retrained_table(results: Path) -> str:
@@ -258,9 +323,12 @@ EVIDENCE: dict[str, Callable[[Path], str]] = {
     "evidence-line": evidence_line,
     "evidence": evidence_table,
     "evidence-sheet": picture("crops.png", "The rendered scene: input, interpolations, engines, truth"),
+    "worst": worst_table,
+    "worst-sheet": picture("worst.png", "The rendered scene: where every engine is furthest from the truth"),
     "quality": quality_table,
     "invention": invention_table,
     "reflections": reflections_table,
+    "reflections-sheet": picture("reflections.png", "The rendered scene, where reflections are densest"),
     "highlights": highlights_table,
     "spared": spared_table,
     "downstream": downstream_table,

@@ -1,10 +1,11 @@
-"""What does sparing reflections in training change? ``python -m benchmarks.reflections --before RUN --after RUN``.
+"""What does sparing reflections in training change? ``python -m benchmarks.reflections [--before RUN] [--after RUN]``.
 
-Nothing is timed. Two runs of adversarial training that differ in ``spare_highlights`` alone (as
-``runs/paper_loss/house-unspared`` and ``runs/paper_loss/house``, see `benchmarks.paper_loss`) enlarge the same test
-frames, as made, without the projection. Figures in and around reflections, and the difference with its 95 % interval
-over groups, go to ``results/reflections.json``; crops where reflections are densest to
-``runs/evidence/reflections-training.png``, which is not committed, since it shows the data.
+Nothing is timed. Two runs of adversarial training that differ in ``spare_highlights`` alone, ``house-unspared`` and
+``house`` of `benchmarks.paper_loss` unless others are named, enlarge the same test frames, as made, without the
+projection. They are not committed: ``python -m benchmarks.paper_loss --train`` makes them, after ``pixels``. Figures in
+and around reflections, and the difference with its 95 % interval over groups, go to ``results/reflections.json``; crops
+where reflections are densest to ``runs/evidence/reflections-training.png``, which is not committed, since it shows the
+data.
 """
 
 from __future__ import annotations
@@ -86,10 +87,16 @@ def refuse_others(before: TrainedMethod, after: TrainedMethod) -> None:
 
 
 def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = print) -> int:
-    """Measure both runs, write the result and the sheet."""
+    """Measure both runs, write the result and the sheet.
+
+    Raises:
+        UsageError: there are no such runs, or they differ otherwise than they should.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reflections", description=__doc__)
-    parser.add_argument("--before", type=Path, required=True, help="run without spare_highlights")
-    parser.add_argument("--after", type=Path, required=True, help="run with it")
+    parser.add_argument(
+        "--before", type=Path, default=RUNS / "paper_loss" / "house-unspared", help="run without spare_highlights"
+    )
+    parser.add_argument("--after", type=Path, default=RUNS / "paper_loss" / "house", help="run with it")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--frames", type=int, default=8, help="of each set: the generator takes seconds for one")
     parser.add_argument("--runs", type=Path, default=RUNS)
@@ -130,4 +137,7 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = p
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except UsageError as cause:
+        raise SystemExit(f"reflections: {cause}") from None

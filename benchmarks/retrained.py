@@ -1,17 +1,23 @@
-"""Are our students above published networks retrained alike? ``python -m benchmarks.retrained --runs RUNS``.
+"""Are our students above published networks retrained alike? ``python -m benchmarks.retrained --all [--runs RUNS]``.
 
-Nothing is timed but the training itself. ``python -m benchmarks.retrained --train NAME --runs RUNS`` trains one
-network (`CONTENDERS`: ours and FSRCNN, ESPCN, and Compact, SPAN and SRResNet at the cost of ``fast``): all have the
-same data, crops, loss, rate, steps and seed, see `budget`. Without ``--train`` every run in RUNS is measured on the
-same reduced files of validation and test sides, and the result is ``results/retrained.json``: multiply-adds,
-parameters, minutes of training, luma PSNR of each set; and ``results/retrained.png``: quality against multiply-adds.
+Nothing is timed but the training itself. ``--train NAME`` trains one network (`CONTENDERS`: ours and FSRCNN, ESPCN, and
+Compact, SPAN and SRResNet at the cost of ``fast``), ``--all`` every one whose run in RUNS is not finished, minutes to
+an hour of a core each, and then measures: all have the same data, crops, loss, rate, steps and seed, see `budget`.
+Without either every finished run in RUNS is measured on the same reduced files of validation and test sides. The result
+is ``results/retrained.json``: multiply-adds, parameters, minutes of training, luma PSNR of each set; and
+``results/retrained.png``: quality against multiply-adds.
+
+Two things are not alike. Ours and SPAN train as sums of branches that are folded afterwards, as they were published;
+the others train as they run. And so few steps favour networks that add to an interpolated picture: FSRCNN, ESPCN and
+SPAN have to learn it first.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +27,10 @@ from torch import nn
 
 from benchmarks.card import ROOT, machine_card
 from benchmarks.peers.networks import PEERS, Peer
+from streamsr.errors import UsageError
+from streamsr.evaluation.writing import write_files
 from streamsr.quality.fidelity import psnr_db
+from streamsr.training.curves import LOG, read_log
 from streamsr.training.data import bicubic_up, field_masks, load_pairs
 from streamsr.training.networks import NETWORKS, load_weights, plain, scale_of
 from streamsr.training.pretrain import Pretraining, enlarge
@@ -109,8 +118,8 @@ def psnr_by_set(
     }
 
 
-def draw(networks: dict[str, Any], path: Path) -> None:
-    """Draw the gain over bicubic interpolation, mean of the test sides of all sets, against multiply-adds, as PNG."""
+def drawn_plot(networks: dict[str, Any]) -> bytes:
+    """Return the gain over bicubic interpolation, mean of the test sides of all sets, against multiply-adds, as PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
@@ -129,7 +138,9 @@ def draw(networks: dict[str, Any], path: Path) -> None:
         axes.set_ylabel("luma PSNR over bicubic, dB")
         axes.set_title(f"x{scale}, retrained alike", fontsize=10)
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=110, format="png")
+    return content.getvalue()
 
 
 def mean_gain(row: dict[str, Any]) -> float:
@@ -139,23 +150,48 @@ def mean_gain(row: dict[str, Any]) -> float:
     return float(np.mean(apart))
 
 
-def main(write: Callable[[str], Any] = print) -> int:
-    """Train one network, or measure every run and write the result."""
+def is_finished(run: Path) -> bool:
+    """Return whether a run's last step was validated, and its weights are there."""
+    if not (run / LOG).is_file() or not (run / BEST).is_file():
+        return False
+    validated = [line["step"] for line in read_log(run) if "score" in line]
+    return bool(validated) and max(validated) >= read_run(run).settings.steps
+
+
+def train(name: str, data: Path, runs: Path) -> None:
+    """Train one network, or go on where it stopped."""
+    Pretraining(budget(name, data, runs), drawn(name)).run()
+
+
+def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = print) -> int:
+    """Train what is asked for, measure every finished run and write the result.
+
+    Raises:
+        UsageError: no run is finished.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.retrained", description=__doc__)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "retrained", help="folder of the runs")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--train", choices=CONTENDERS, help="train this one instead of measuring")
-    arguments = parser.parse_args()
-    if arguments.train:
-        Pretraining(budget(arguments.train, arguments.data, arguments.runs), drawn(arguments.train)).run()
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--train", choices=CONTENDERS, help="train this one instead of measuring")
+    what.add_argument("--all", action="store_true", help="train every one that is not trained, then measure")
+    options = parser.parse_args(arguments)
+    if options.train:
+        train(options.train, options.data, options.runs)
         return 0
+    for name in CONTENDERS if options.all else ():
+        if not is_finished(options.runs / name):
+            write(f"{name}: training")
+            train(name, options.data, options.runs)
+    finished = [name for name in CONTENDERS if is_finished(options.runs / name)]
+    if not finished:
+        raise UsageError(f"{options.runs}: expected a finished run, got none; train them with --all or name --runs")
+    if missing := [name for name in CONTENDERS if name not in finished]:
+        write(f"not trained, and left out: {', '.join(missing)}")
     torch.set_num_threads(1)
-    runs = [arguments.runs / name for name in CONTENDERS if (arguments.runs / name / BEST).is_file()]
-    networks = {run.name: measure(run, arguments.data) for run in runs}
+    networks = {name: measure(options.runs / name, options.data) for name in finished}
     result = {"question": "retrained", "quick": False, "card": machine_card(), "networks": networks}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    if networks:
-        draw(networks, PLOT)
+    write_files({RESULT: (json.dumps(result, indent=1) + "\n").encode(), PLOT: drawn_plot(networks)})
     for name, row in networks.items():
         means = {key: figure["field_of_view"] for key, figure in row["test"]["fp32"].items()}
         write(f"{name:15} {row['macs_per_pixel']:6} MAC  {row['minutes']:5} min  {means}")
@@ -163,4 +199,7 @@ def main(write: Callable[[str], Any] = print) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except UsageError as cause:
+        raise SystemExit(f"retrained: {cause}") from None

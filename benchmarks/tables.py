@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+FEWER = ", fewer frames"
+"""Behind the name of bicubic interpolation where it is measured on the frames of slow engines, beside them."""
+
 
 def markdown(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     """Return a Markdown table."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -313,22 +312,19 @@ def test_the_key_of_a_classifier_changes_with_data_training_and_code(
     marked_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = downstream.parse(arguments(marked_data, tmp_path))
-    keys = [downstream.key_of("polyp", Schooling(), options), downstream.key_of("bleeding", Schooling(), options)]
-    assert downstream.key_of("polyp", Schooling(), options) == keys[0]
-    keys.append(downstream.key_of("polyp", Schooling(learning_rate=1e-3), options))
-    with monkeypatch.context() as other:
-        other.setattr(downstream, "CODE", ("../benchmarks/downstream.py",))
-        keys.append(downstream.key_of("polyp", Schooling(), options))
-    with monkeypatch.context() as other:
-        other.setattr(downstream, "MARKED", 0.4)
-        keys.append(downstream.key_of("polyp", Schooling(), options))
-    moved = tmp_path / "moved"
-    shutil.copytree(marked_data, moved)
-    options = downstream.parse(arguments(moved, tmp_path))
-    assert downstream.key_of("polyp", Schooling(), options) == keys[0]
-    for mask in moved.rglob("*.mask.png"):
-        Image.fromarray(np.zeros((240, 264), np.uint8)).save(mask)
-    keys.append(downstream.key_of("polyp", Schooling(), options))
+    patches, labels = downstream.training_patches("polyp", options)
+    key = downstream.key_of(patches, labels, Schooling())
+    assert downstream.key_of(*downstream.training_patches("polyp", options), Schooling()) == key
+    darker = patches - (patches == patches.max())
+    keys = [
+        key,
+        downstream.key_of(patches, labels, Schooling(learning_rate=1e-3)),
+        downstream.key_of(darker, labels, Schooling()),
+        downstream.key_of(patches, ~labels, Schooling()),
+        downstream.key_of(patches.reshape(len(patches), 32, 128, 3), labels, Schooling()),
+    ]
+    monkeypatch.setattr(downstream, "CODE", ("../benchmarks/downstream.py",))
+    keys.append(downstream.key_of(patches, labels, Schooling()))
     assert len(set(keys)) == len(keys)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import nn
 
 from benchmarks import retrained
 from benchmarks.peers.networks import PEERS, Compact, Disp, Espcn, Fsrcnn, Peer, Span
+from streamsr.errors import UsageError
 from streamsr.models.student import SPECS
 from tests.frames import make_data
 
@@ -140,8 +140,7 @@ def test_quality_against_cost_is_drawn(tmp_path: Path) -> None:
     sides = {form: {"set": {"field_of_view": db}} for form, db in (("bicubic", 30.0), ("fp32", 32.0))}
     networks = {name: {"macs_per_pixel": 20_000, "test": sides} for name in ("tiny-x2", "espcn-x2", "fast-x4")}
     assert retrained.mean_gain(networks["tiny-x2"]) == 2.0
-    retrained.draw(networks, tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert retrained.drawn_plot(networks).startswith(b"\x89PNG")
 
 
 def test_a_contender_is_trained_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,12 +153,30 @@ def test_a_contender_is_trained_measured_and_drawn(tmp_path: Path, monkeypatch: 
     )
     monkeypatch.setattr(retrained, "RESULT", tmp_path / "retrained.json")
     monkeypatch.setattr(retrained, "PLOT", tmp_path / "retrained.png")
-    options = ["retrained", "--runs", str(tmp_path / "runs"), "--data", str(data)]
+    monkeypatch.setattr(retrained, "CONTENDERS", ["espcn-x2", "span-s-x2"])
+    options = ["--runs", str(tmp_path / "runs"), "--data", str(data)]
+    said: list[str] = []
     threads = torch.get_num_threads()
     try:
+        with pytest.raises(UsageError, match=r"expected a finished run, got none; train them with --all"):
+            retrained.main(options, said.append)
+        assert not (tmp_path / "retrained.json").exists()
         for more in (["--train", "span-s-x2"], []):
-            monkeypatch.setattr(sys, "argv", options + more)
-            assert retrained.main(lambda line: None) == 0
+            assert retrained.main(options + more, said.append) == 0
+        assert said[0] == "not trained, and left out: espcn-x2"
+        only = json.loads((tmp_path / "retrained.json").read_text())["networks"]
+        assert list(only) == ["span-s-x2"]
+        assert retrained.main([*options, "--all"], said.append) == 0
+        assert [line for line in said if line.endswith("training")] == ["espcn-x2: training"]
+        both = json.loads((tmp_path / "retrained.json").read_text())["networks"]
+        assert list(both) == ["espcn-x2", "span-s-x2"]
+        assert both["span-s-x2"] == only["span-s-x2"]
+        log = tmp_path / "runs" / "espcn-x2" / "log.jsonl"
+        log.write_text("".join(line + "\n" for line in log.read_text().splitlines() if "score" not in line))
+        assert not retrained.is_finished(log.parent)
+        (log.parent / "best.safetensors").unlink()
+        assert not retrained.is_finished(log.parent)
+        assert retrained.main(options, said.append) == 0
     finally:
         torch.set_num_threads(threads)
     (row,) = json.loads((tmp_path / "retrained.json").read_text())["networks"].values()
