@@ -3,8 +3,9 @@
 Nothing is timed but the training itself. ``--train NAME`` trains one network (`CONTENDERS`: ours and FSRCNN, ESPCN, and
 Compact, SPAN and SRResNet at the cost of ``fast``), ``--all`` every one whose run in RUNS is not finished, minutes to
 an hour of a core each, and then measures: all have the same data, crops, loss, rate, steps and seed, see `budget`.
-Without either every finished run in RUNS is measured on the same reduced files of validation and test sides. The result
-is ``results/retrained.json``: multiply-adds, parameters, minutes of training, luma PSNR of each set; and
+Without either every finished run in RUNS is measured on the same reduced files of validation and test sides; rows of
+networks that were trained elsewhere, for as many steps of the same crops, stay. The result is
+``results/retrained.json``: multiply-adds, parameters, minutes of training, luma PSNR of each set; and
 ``results/retrained.png``: quality against multiply-adds.
 
 Two things are not alike. Ours and SPAN train as sums of branches that are folded afterwards, as they were published;
@@ -163,6 +164,19 @@ def train(name: str, data: Path, runs: Path) -> None:
     Pretraining(budget(name, data, runs), drawn(name)).run()
 
 
+def measured_before(data: Path, runs: Path) -> dict[str, Any]:
+    """Return the rows of the present result whose networks were trained on today's budget, by name."""
+    if not RESULT.is_file():
+        return {}
+    rows: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8"))["networks"]
+    wanted = {name: budget(name, data, runs) for name in rows}
+    return {
+        name: row
+        for name, row in rows.items()
+        if all(row[key] == getattr(wanted[name], key) for key in ("steps", "batch", "patch_px"))
+    }
+
+
 def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = print) -> int:
     """Train what is asked for, measure every finished run and write the result.
 
@@ -186,10 +200,14 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = p
     finished = [name for name in CONTENDERS if is_finished(options.runs / name)]
     if not finished:
         raise UsageError(f"{options.runs}: expected a finished run, got none; train them with --all or name --runs")
-    if missing := [name for name in CONTENDERS if name not in finished]:
-        write(f"not trained, and left out: {', '.join(missing)}")
     torch.set_num_threads(1)
-    networks = {name: measure(options.runs / name, options.data) for name in finished}
+    before = measured_before(options.data, options.runs)
+    rows = {name: measure(options.runs / name, options.data) for name in finished}
+    networks = {name: {**before, **rows}[name] for name in CONTENDERS if name in rows or name in before}
+    if kept := [name for name in networks if name not in rows]:
+        write(f"not trained here, rows kept as they are: {', '.join(kept)}")
+    if missing := [name for name in CONTENDERS if name not in networks]:
+        write(f"not trained, and left out: {', '.join(missing)}")
     result = {"question": "retrained", "quick": False, "card": machine_card(), "networks": networks}
     write_files({RESULT: (json.dumps(result, indent=1) + "\n").encode(), PLOT: drawn_plot(networks)})
     for name, row in networks.items():

@@ -177,6 +177,14 @@ def test_a_contender_is_trained_measured_and_drawn(tmp_path: Path, monkeypatch: 
         (log.parent / "best.safetensors").unlink()
         assert not retrained.is_finished(log.parent)
         assert retrained.main(options, said.append) == 0
+        kept = json.loads((tmp_path / "retrained.json").read_text())["networks"]
+        assert kept == both, "a row of a run elsewhere stays"
+            "a row of a run elsewhere stays"
+        )
+        monkeypatch.setattr(
+            retrained, "budget", lambda *names: replace(budget(*names), **short | {"batch": 2}, finetune_steps=1)
+        )
+        assert retrained.main(options, said.append) == 0
     finally:
         torch.set_num_threads(threads)
     (row,) = json.loads((tmp_path / "retrained.json").read_text())["networks"].values()
