@@ -15,6 +15,7 @@ from streamsr.evaluation.crops import TRUTH, Crop
 from streamsr.evaluation.figures import FIGURES
 from streamsr.evaluation.run import Evaluation
 from streamsr.evaluation.sheets import DIFFERENCE_GAIN, data_address, difference
+from streamsr.evaluation.subjects import counted
 from streamsr.evaluation.summary import shown, used
 
 Summary = dict[str, dict[str, dict[str, Any]]]
@@ -48,7 +49,8 @@ def _summary_line(result: Evaluation) -> str:
     engines = ", ".join(f"{name} ({precision})" for name, precision in result.precisions.items()) or "no engine"
     frames = len({row["name"] for row in result.rows})
     projected = "made consistent with their input" if result.settings.consistency else "not made consistent"
-    return f"{frames} frames; {engines}, {projected}."
+    end = "" if result.complete else " Interrupted: only a part was measured."
+    return f"{counted(frames, 'frame')}; {engines}, {projected}.{end}"
 
 
 def _figures(summary: Summary) -> list[str]:
@@ -63,7 +65,7 @@ def _tables(summary: Summary) -> Iterator[dict[str, Any]]:
             {"name": method, "cells": [_cell(cells.get(name), FIGURES[name].digits) for name in names]}
             for method, cells in methods.items()
         ]
-        title = f"{dataset}: {counts['frames']} frames, {counts['groups']} group{'s' if counts['groups'] > 1 else ''}"
+        title = f"{dataset}: {counted(counts['frames'], 'frame')} of {counted(counts['groups'], 'group')}"
         yield {"title": title, "heads": [FIGURES[name] for name in names], "rows": rows}
 
 

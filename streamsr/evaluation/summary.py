@@ -9,6 +9,7 @@ import numpy as np
 from rich.table import Column, Table
 
 from streamsr.evaluation.figures import FIGURES
+from streamsr.evaluation.subjects import counted
 from streamsr.quality.intervals import Interval, Resampler
 
 Row = dict[str, Any]
@@ -85,9 +86,7 @@ def tables(summary: dict[str, dict[str, dict[str, Any]]]) -> Iterator[Table]:
         figures = used(methods.values(), MAIN + STEADY)
         counts = next(iter(methods.values()))
         first = next(iter(counts.values()), {"frames": 0, "groups": 0})
-        title = (
-            f"{dataset}: {first['frames']} frames of {first['groups']} {'groups' if first['groups'] > 1 else 'group'}"
-        )
+        title = f"{dataset}: {counted(first['frames'], 'frame')} of {counted(first['groups'], 'group')}"
         names = Column("", no_wrap=True, min_width=max(map(len, methods)))
         table = Table(names, *(FIGURES[figure].title for figure in figures), title=title, title_justify="left")
         for method, cells in methods.items():
