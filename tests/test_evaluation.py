@@ -70,8 +70,11 @@ def test_a_folder_of_pictures_is_measured_and_leaves_figures_sheets_and_a_report
         "note: 2 sizes (139x134, 141x150), each measured as it is",
         "note: 2 files cut to sides that are a multiple of 2",
     ]
-    assert "in: 2 frames of 2 groups" in shown.out
-    for name in ("report.html", "evaluation.json", "crops.png", f"worst-{ENGINE}.png"):
+    assert "in, fidelity: 2 frames of 2 groups" in shown.out
+    assert (out / "figures.txt").read_text().split() == shown.out.split()[
+        : len((out / "figures.txt").read_text().split())
+    ]
+    for name in ("report.html", "evaluation.json", "figures.txt", "crops.png", f"worst-{ENGINE}.png"):
         assert (out / name).is_file()
         assert name in shown.out.replace("\n", "")
     found = figures(out)
@@ -451,6 +454,24 @@ def test_consistency_is_measured_on_luma_whatever_a_network_writes() -> None:
     assert figures[0]["lr_within_level"] == figures[1]["lr_within_level"]
     assert figures[0]["rgb_psnr_db"] > figures[1]["rgb_psnr_db"] + 1
     assert "luma" in FIGURES["lr_psnr_db"].meaning
+
+
+def test_tables_hold_the_gain_over_bicubic_and_every_figure_once() -> None:
+    cell = {"mean": 30.0, "low": 29.0, "high": 31.0, "frames": 1, "groups": 1}
+    gain = {"mean": 2.5, "low": 2.0, "high": 3.0, "frames": 9, "groups": 9}
+    methods = {
+        "bicubic-x2": {"luma_psnr_db": cell, "invented": cell},
+        "new-x2": {"luma_psnr_db": {**cell, "gain": gain}, "invented": cell},
+        "truth-x2": {"flicker": cell},
+    }
+    text = summary.as_text({"d": methods})
+    assert "d, fidelity: 1 frame of 1 group" in text
+    assert "[2.00, 3.00]" in text
+    told = {
+        topic: [figure.title for figure, _ in columns] for topic, columns in summary.by_topic(methods, summary.TOPICS)
+    }
+    assert told == {"fidelity": ["PSNR Y", "over bicubic"], "trust": ["invented"], "over time": ["flicker"]}
+    assert sorted(name for names in summary.TOPICS.values() for name in names) == sorted(FIGURES)
 
 
 def test_every_figure_says_what_it_means() -> None:

@@ -16,9 +16,7 @@ from streamsr.evaluation.figures import FIGURES
 from streamsr.evaluation.run import Evaluation
 from streamsr.evaluation.sheets import DIFFERENCE_GAIN, data_address, difference
 from streamsr.evaluation.subjects import counted
-from streamsr.evaluation.summary import shown, used
-
-Summary = dict[str, dict[str, dict[str, Any]]]
+from streamsr.evaluation.summary import OVER_BICUBIC, TOPICS, Summary, by_topic, shown, title_of, used
 
 
 def page(result: Evaluation, summary: Summary) -> str:
@@ -40,7 +38,7 @@ def page(result: Evaluation, summary: Summary) -> str:
         worst=result.gallery.worst,
         left_out=result.told.left_out,
         notes=result.told.notes,
-        meanings=[(FIGURES[name].title, FIGURES[name].meaning) for name in _figures(summary)],
+        meanings=[(each.title, each.meaning) for each in (*map(FIGURES.__getitem__, _figures(summary)), OVER_BICUBIC)],
         figure=figure,
     )
 
@@ -59,14 +57,14 @@ def _figures(summary: Summary) -> list[str]:
 
 def _tables(summary: Summary) -> Iterator[dict[str, Any]]:
     for dataset, methods in summary.items():
-        names = used(methods.values(), FIGURES)
-        counts = next(iter(next(iter(methods.values())).values()))
-        rows = [
-            {"name": method, "cells": [_cell(cells.get(name), FIGURES[name].digits) for name in names]}
-            for method, cells in methods.items()
-        ]
-        title = f"{dataset}: {counted(counts['frames'], 'frame')} of {counted(counts['groups'], 'group')}"
-        yield {"title": title, "heads": [FIGURES[name] for name in names], "rows": rows}
+        for topic, columns in by_topic(methods, TOPICS):
+            rows = [
+                {"name": name, "cells": [_cell(cells[number], figure.digits) for figure, cells in columns]}
+                for number, name in enumerate(methods)
+                if any(cells[number] for _, cells in columns)
+            ]
+            title = title_of(dataset, methods, topic)
+            yield {"title": title, "heads": [figure for figure, _ in columns], "rows": rows}
 
 
 def _cell(cell: dict[str, Any] | None, digits: int) -> dict[str, str]:

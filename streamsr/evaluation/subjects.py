@@ -185,7 +185,7 @@ def _in_words(others: Counter[str]) -> str:
     if not others:
         return ""
     some = ", ".join(sorted(others)[:KINDS_NAMED]) + (", ..." if len(others) > KINDS_NAMED else "")
-    return f"{counted(others.total(), 'file')} of {'another kind' if others.total() == 1 else 'other kinds'} ({some})"
+    return f"{counted(others.total(), 'file')} of {'another kind' if len(others) == 1 else 'other kinds'} ({some})"
 
 
 def _found(place: Path, path: Path) -> Item:

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: figures as JSON, sheets as PNG, the report as HTML."""
+"""What an evaluation leaves: figures as JSON and as text, sheets as PNG, the report as HTML."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 
 from streamsr.errors import DiskFull, OutputError, OutputExists
 from streamsr.evaluation.figures import FIGURES
-from streamsr.evaluation.outputs import FIGURES_FILE, REPORT, SHEET, worst_sheet
+from streamsr.evaluation.outputs import FIGURES_FILE, REPORT, SHEET, TABLES, worst_sheet
 from streamsr.evaluation.page import page
 from streamsr.evaluation.run import Evaluation
 from streamsr.evaluation.sheets import png, sheet
-from streamsr.evaluation.summary import summarise
+from streamsr.evaluation.summary import as_text, summarise
 from streamsr.sidecar import versions
 
 
@@ -91,6 +91,7 @@ def write_evaluation(result: Evaluation, content: dict[str, Any], folder: Path) 
     """
     files = {folder / REPORT: page(result, content["sets"]).encode()}
     files[folder / FIGURES_FILE] = (json.dumps(content, indent=1) + "\n").encode()
+    files[folder / TABLES] = as_text(content["sets"]).encode()
     files[folder / SHEET] = png(sheet(result.gallery.compared))
     for name, crops in result.gallery.worst.items():
         files[folder / worst_sheet(name)] = png(sheet(crops, difference_of=name))
