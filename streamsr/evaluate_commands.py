@@ -15,7 +15,7 @@ import typer
 
 from streamsr.choices import choice
 from streamsr.config import DEFAULT_ENGINE
-from streamsr.errors import UsageError, needing_extra
+from streamsr.errors import Interrupted, UsageError, needing_extra
 
 if TYPE_CHECKING:
     from streamsr.evaluation.run import Evaluation, EvaluationSettings
@@ -53,10 +53,11 @@ def evaluate(
     with needing_extra("evaluate"):
         from streamsr.evaluation.figures import load_distance
         from streamsr.evaluation.run import EvaluationSettings
-        from streamsr.evaluation.writing import content_of, refuse_existing, write_evaluation
+        from streamsr.evaluation.writing import content_of, refuse_existing, refuse_unwritable, write_evaluation
     if bool(squeezenet) != bool(lpips_linear):
         raise UsageError("expected --squeezenet and --lpips-linear together, got one of them; name both or none")
     refuse_existing(output, overwrite=overwrite)
+    refuse_unwritable(output)
     settings = EvaluationSettings(
         engines=tuple(models or [DEFAULT_ENGINE]),
         split=choice("split", split, ("train", "val", "test")),
@@ -73,6 +74,8 @@ def evaluate(
         typer.echo(json.dumps(content))
     elif not quiet:
         show(result, content["sets"], files)
+    if not result.complete:
+        raise Interrupted(f"interrupted; what was measured until then is in {output}")
     if result.told.left_out:
         raise typer.Exit(EXIT_SOME_LEFT_OUT)
 

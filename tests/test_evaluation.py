@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ import pytest
 pytest.importorskip("PIL")
 pytest.importorskip("jinja2")
 
+from PIL import Image, ImageOps
+
 from streamsr.errors import InputError
 from streamsr.evaluation import crops, sheets, summary
+from streamsr.evaluation import run as run_room
 from streamsr.evaluation.figures import FIGURES, Truth, figures_of
 from streamsr.evaluation.images import read_picture
 from streamsr.evaluation.methods import EngineMethod, Interpolation, Made, stitched_and_whole
@@ -62,9 +66,15 @@ def test_a_folder_of_pictures_is_measured_and_leaves_figures_sheets_and_a_report
     out = tmp_path / "out"
     assert run("evaluate", folder, "-m", ENGINE, "-o", out) == 0
     shown = capsys.readouterr()
-    assert told_lines(shown.err) == ["note: 2 sizes (139x134, 141x150), each measured as it is"]
-    assert "in: 2 frames of 2 groups" in shown.out
-    for name in ("report.html", "evaluation.json", "crops.png", f"worst-{ENGINE}.png"):
+    assert told_lines(shown.err) == [
+        "note: 2 sizes (139x134, 141x150), each measured as it is",
+        "note: 2 files cut to sides that are a multiple of 2",
+    ]
+    assert "in, fidelity: 2 frames of 2 groups" in shown.out
+    assert (out / "figures.txt").read_text().split() == shown.out.split()[
+        : len((out / "figures.txt").read_text().split())
+    ]
+    for name in ("report.html", "evaluation.json", "figures.txt", "crops.png", f"worst-{ENGINE}.png"):
         assert (out / name).is_file()
         assert name in shown.out.replace("\n", "")
     found = figures(out)
@@ -112,7 +122,48 @@ def test_a_video_is_measured_over_time_too(tmp_path: Path) -> None:
     assert methods[ENGINE]["luma_psnr_db"]["frames"] == 3
     assert methods[ENGINE]["change_error"]["mean"] > 0
     assert set(methods["camera-x2"]) <= {"warp_error", "flicker"}
-    assert "warp_error" in methods["truth"]
+    assert "warp_error" in methods["truth-x2"]
+
+
+def test_what_the_truth_does_over_time_is_told_for_every_scale(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "a.mkv", width=128, height=128, num_frames=3)
+    rows = evaluate(video, EvaluationSettings(("bicubic-x2", "bicubic-x4"))).rows
+    steps = {name: [row for row in rows if row["method"] == name] for name in ("truth-x2", "truth-x4")}
+    assert [len(each) for each in steps.values()] == [2, 2]
+    assert steps["truth-x2"][0]["warp_error"] != steps["truth-x4"][0]["warp_error"], "by the motion of another input"
+
+
+def test_progress_counts_the_frames_of_a_video(folder: Path) -> None:
+    make_video(folder / "v.mkv", width=96, height=80, num_frames=4)
+    (folder / "bad.png").touch()
+    said: list[tuple[str, int, int]] = []
+    evaluate(folder, EvaluationSettings(("bicubic-x2",), frames=3), advance=lambda *at: said.append(at))
+    assert said == [
+        ("a.png", 1, 6),
+        ("b.png", 2, 6),
+        ("v.mkv#0", 4, 6),
+        ("v.mkv#1", 5, 6),
+        ("v.mkv#2", 6, 6),
+        ("done", 6, 6),
+    ]
+
+
+def test_an_interrupt_keeps_what_was_measured_and_is_130(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = run_room.read_subjects
+
+    def stopped(*args: Any, **more: Any) -> Any:
+        yield next(real(*args, **more))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_room, "read_subjects", stopped)
+    assert run("evaluate", folder, "-m", ENGINE, "-o", tmp_path / "out") == 130
+    assert str(tmp_path / "out") in capsys.readouterr().err.splitlines()[-1]
+    found = figures(tmp_path / "out")
+    assert found["complete"] is False
+    assert {row["name"] for row in found["frames"]} == {"a.png"}
+    assert "Interrupted" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_the_report_loads_nothing_and_holds_what_was_left_out(folder: Path, tmp_path: Path) -> None:
@@ -162,7 +213,8 @@ def test_pictures_of_other_kinds_are_measured_and_those_that_cannot_be_are_left_
         "bad.mp4": "not a video",
     }.items():
         assert words in said[name]
-    assert len(lines) == 10, "one line each, and one for the sizes"
+    assert len(lines) == 12, "one line each, and one for the sizes, cuts and other kinds"
+    assert "note: 1 file of another kind (.txt) not looked at" in lines
     found = figures(out)
     assert {Path(each["name"]).name for each in found["left_out"]} == {
         "small.png",
@@ -210,6 +262,9 @@ def test_usage_engine_and_output_errors_have_their_codes(
     taken = tmp_path / "taken"
     taken.touch()
     assert run("evaluate", folder, "-o", taken) == 5
+    assert run("evaluate", folder, "-m", "no-such-engine", "-o", taken / "out") == 5, "before anything is measured"
+    assert run("evaluate", folder, "-m", "no-such-engine", "-o", tmp_path / "new" / "out") == 4
+    assert not (tmp_path / "new").exists()
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "evaluation.json").touch()
     assert run("evaluate", folder, "-o", tmp_path / "old") == 2
@@ -239,7 +294,7 @@ def test_a_damaged_manifest_is_refused_and_a_damaged_frame_left_out(tmp_path: Pa
     first.path.write_bytes(first.path.read_bytes()[:-40])
     said: list[str] = []
     result = evaluate(data, EvaluationSettings(("bicubic-x2",)), say=said.append)
-    assert len(said) == 1
+    assert [line for line in said if line.startswith("left out")] == said[:1]
     assert first.name in said[0]
     assert {row["method"] for row in result.rows} == {"bicubic-x2", "lanczos-x2"}
     (data / "MANIFEST.tsv").write_text("nothing\n")
@@ -286,6 +341,70 @@ def test_pictures_and_frames_in_which_nothing_is_lit_are_left_out_with_a_line_ea
         "dark.png": "expected something lit, got a black picture; every method gives it back",
         "v.avi": "nothing is lit in 2 frames, the first is 0",
     }
+
+
+def test_what_a_folder_holds_besides_is_told_and_no_folder_vanishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.gif", "b.DCM", "c.png", "d", "closed/e.png", "closed/f.png", ".hidden.txt", "c.mask.png"):
+        write(tmp_path / "in" / f"{name}.png", scene(1)).rename(tmp_path / "in" / name)
+    scan = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    told = Told([], [], lambda line: None)
+    assert [item.name for item in find_items(tmp_path / "in", told=told)] == ["c.png"]
+    assert told.notes == [("", "3 files of other kinds (.dcm, .gif, without an ending) not looked at")]
+    assert told.left_out == [
+        ("closed", "expected a folder that can be read, got Permission denied; open it or move it")
+    ]
+
+
+def test_further_pages_are_told(tmp_path: Path) -> None:
+    first, second = Image.fromarray(scene(1)), Image.fromarray(scene(2))
+    first.save(tmp_path / "pages.tif", save_all=True, append_images=[second, second])
+    rgb, done = read_picture(tmp_path / "pages.tif")
+    assert np.array_equal(rgb, scene(1))
+    assert done == ("the first of 3 pages",)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_a_picture_stands_as_its_exif_says(tmp_path: Path, orientation: int, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(scene(1)).save(path, exif=exif)
+    with Image.open(path) as picture:
+        upright = np.asarray(ImageOps.exif_transpose(picture))
+    rgb, done = read_picture(path)
+    assert np.array_equal(rgb, upright)
+    assert done == (("turned as its EXIF says",) if ending == "png" and orientation > 1 else ())
+
+
+@pytest.mark.parametrize(
+    ("bits", "words"), [(10, "16 bits that hold 10,"), (12, "16 bits that hold 12,"), (16, "16 bits")]
+)
+def test_deep_samples_are_brought_to_8_bits_by_what_they_hold(tmp_path: Path, bits: int, words: str) -> None:
+    colour = scene(3)
+    colour[0, 0] = 255
+    deep = np.rint(colour * ((2**bits - 1) / 255)).astype(np.uint16)
+    rgb, done = read_picture(write(tmp_path / "deep.png", deep))
+    assert np.array_equal(rgb, colour[..., ::-1])
+    assert done[0].startswith(words)
+
+
+def test_an_evaluation_is_not_measured_again(folder: Path) -> None:
+    assert run("evaluate", folder, "-m", "bicubic-x2", "-o", folder / "out", "-q") == 0
+    assert run("evaluate", folder, "-m", "bicubic-x2", "-o", folder, "-q") == 0
+    assert (folder / "crops.png").is_file()
+    told = Told([], [], lambda line: None)
+    assert [item.name for item in find_items(folder, told=told)] == ["a.png", "b.png"]
+    assert told.notes == []
 
 
 # How it is measured.
@@ -335,6 +454,24 @@ def test_consistency_is_measured_on_luma_whatever_a_network_writes() -> None:
     assert figures[0]["lr_within_level"] == figures[1]["lr_within_level"]
     assert figures[0]["rgb_psnr_db"] > figures[1]["rgb_psnr_db"] + 1
     assert "luma" in FIGURES["lr_psnr_db"].meaning
+
+
+def test_tables_hold_the_gain_over_bicubic_and_every_figure_once() -> None:
+    cell = {"mean": 30.0, "low": 29.0, "high": 31.0, "frames": 1, "groups": 1}
+    gain = {"mean": 2.5, "low": 2.0, "high": 3.0, "frames": 9, "groups": 9}
+    methods = {
+        "bicubic-x2": {"luma_psnr_db": cell, "invented": cell},
+        "new-x2": {"luma_psnr_db": {**cell, "gain": gain}, "invented": cell},
+        "truth-x2": {"flicker": cell},
+    }
+    text = summary.as_text({"d": methods})
+    assert "d, fidelity: 1 frame of 1 group" in text
+    assert "[2.00, 3.00]" in text
+    told = {
+        topic: [figure.title for figure, _ in columns] for topic, columns in summary.by_topic(methods, summary.TOPICS)
+    }
+    assert told == {"fidelity": ["PSNR Y", "over bicubic"], "trust": ["invented"], "over time": ["flicker"]}
+    assert sorted(name for names in summary.TOPICS.values() for name in names) == sorted(FIGURES)
 
 
 def test_every_figure_says_what_it_means() -> None:

@@ -15,9 +15,8 @@ from streamsr.evaluation.crops import TRUTH, Crop
 from streamsr.evaluation.figures import FIGURES
 from streamsr.evaluation.run import Evaluation
 from streamsr.evaluation.sheets import DIFFERENCE_GAIN, data_address, difference
-from streamsr.evaluation.summary import shown, used
-
-Summary = dict[str, dict[str, dict[str, Any]]]
+from streamsr.evaluation.subjects import counted
+from streamsr.evaluation.summary import OVER_BICUBIC, TOPICS, Summary, by_topic, shown, title_of, used
 
 
 def page(result: Evaluation, summary: Summary) -> str:
@@ -39,7 +38,7 @@ def page(result: Evaluation, summary: Summary) -> str:
         worst=result.gallery.worst,
         left_out=result.told.left_out,
         notes=result.told.notes,
-        meanings=[(FIGURES[name].title, FIGURES[name].meaning) for name in _figures(summary)],
+        meanings=[(each.title, each.meaning) for each in (*map(FIGURES.__getitem__, _figures(summary)), OVER_BICUBIC)],
         figure=figure,
     )
 
@@ -48,7 +47,8 @@ def _summary_line(result: Evaluation) -> str:
     engines = ", ".join(f"{name} ({precision})" for name, precision in result.precisions.items()) or "no engine"
     frames = len({row["name"] for row in result.rows})
     projected = "made consistent with their input" if result.settings.consistency else "not made consistent"
-    return f"{frames} frames; {engines}, {projected}."
+    end = "" if result.complete else " Interrupted: only a part was measured."
+    return f"{counted(frames, 'frame')}; {engines}, {projected}.{end}"
 
 
 def _figures(summary: Summary) -> list[str]:
@@ -57,14 +57,14 @@ def _figures(summary: Summary) -> list[str]:
 
 def _tables(summary: Summary) -> Iterator[dict[str, Any]]:
     for dataset, methods in summary.items():
-        names = used(methods.values(), FIGURES)
-        counts = next(iter(next(iter(methods.values())).values()))
-        rows = [
-            {"name": method, "cells": [_cell(cells.get(name), FIGURES[name].digits) for name in names]}
-            for method, cells in methods.items()
-        ]
-        title = f"{dataset}: {counts['frames']} frames, {counts['groups']} group{'s' if counts['groups'] > 1 else ''}"
-        yield {"title": title, "heads": [FIGURES[name] for name in names], "rows": rows}
+        for topic, columns in by_topic(methods, TOPICS):
+            rows = [
+                {"name": name, "cells": [_cell(cells[number], figure.digits) for figure, cells in columns]}
+                for number, name in enumerate(methods)
+                if any(cells[number] for _, cells in columns)
+            ]
+            title = title_of(dataset, methods, topic)
+            yield {"title": title, "heads": [figure for figure, _ in columns], "rows": rows}
 
 
 def _cell(cell: dict[str, Any] | None, digits: int) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from math import lcm
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from streamsr.errors import InputError
 from streamsr.evaluation.crops import Frame, Gallery
 from streamsr.evaluation.figures import Truth, figures_of
 from streamsr.evaluation.methods import PATCH_PX, EngineMethod, Interpolation, Made, Method, stitched_and_whole
-from streamsr.evaluation.subjects import Subject, Told, find_items, read_subjects
+from streamsr.evaluation.subjects import Item, Subject, Told, counted, find_items, read_subjects
 from streamsr.evaluation.summary import Row
 from streamsr.quality.perceptual import LpipsLike
 from streamsr.quality.seams import seam_ratio, seam_step
@@ -63,6 +64,7 @@ class Evaluation:
         gallery: the crops.
         told: what was left out or changed.
         precisions: engine -> the form that ran.
+        complete: whether it was not interrupted.
     """
 
     place: Path
@@ -72,6 +74,7 @@ class Evaluation:
     gallery: Gallery = field(default_factory=Gallery)
     told: Told = field(default_factory=lambda: Told([], [], lambda line: None))
     precisions: dict[str, str] = field(default_factory=dict)
+    complete: bool = True
 
     def settings_told(self) -> dict[str, Any]:
         """Return the settings as JSON holds them."""
@@ -79,7 +82,7 @@ class Evaluation:
 
 
 Advance = Callable[[str, int, int], None]
-"""Called after every subject: its name, items done, items in all."""
+"""Called after every subject: its name, frames done, frames in all."""
 
 
 def make_methods(engines: Iterable[str], *, consistency: bool = True) -> list[Method]:
@@ -112,27 +115,48 @@ def evaluate(
         settings: how.
         distance: of the perceptual figure; None leaves it out.
         say: called with every line that the user should read.
-        advance: called after every subject.
+        advance: called after every subject, and at the end.
+
+    An interrupt ends it with what was measured until then, where that is anything.
 
     Raises:
         InputNotFound: there is nothing at the place.
         InputError: nothing there can be measured.
         EngineError: an engine is missing or damaged.
     """
-    items = find_items(place, split=settings.split, most_per_set=settings.most_per_set)
-    methods = make_methods(settings.engines, consistency=settings.consistency)
     result = Evaluation(place, settings, told=Told([], [], say))
+    items = find_items(place, split=settings.split, most_per_set=settings.most_per_set, told=result.told)
+    methods = make_methods(settings.engines, consistency=settings.consistency)
     result.precisions = {method.name: method.precision for method in methods if isinstance(method, EngineMethod)}
     measuring = Measuring(methods, result, distance)
-    order = {item.name: number for number, item in enumerate(items)}
-    compared = {round(at) for at in np.linspace(0, len(items) - 1, min(COMPARED, len(items)))}
-    for subject in read_subjects(items, result.told, frames=settings.frames):
-        number = order[subject.file]
-        measuring.add(subject, compare=number in compared and not subject.number)
-        advance(subject.name, number + 1, len(items))
+    try:
+        _measure(items, measuring, advance)
+    except KeyboardInterrupt:
+        if not result.rows:
+            raise
+        result.complete = False
+        result.told.note("", "interrupted, so that only a part was measured")
     if not result.rows:
         raise InputError(f"{place}: expected a picture or video that can be measured, got none; see the lines above")
+    if measuring.cut:
+        multiple = measuring.multiple
+        result.told.note("", f"{counted(len(measuring.cut), 'file')} cut to sides that are a multiple of {multiple}")
     return result
+
+
+def _measure(items: list[Item], measuring: Measuring, advance: Advance) -> None:
+    """Measure the items, and tell how far it is by frames: a video counts as many as are wanted of it."""
+    result = measuring.result
+    frames = result.settings.frames
+    *begins, total = accumulate((frames if item.is_video else 1 for item in items), initial=0)
+    before = dict(zip((item.name for item in items), begins, strict=True))
+    compared = {items[round(at)].name for at in np.linspace(0, len(items) - 1, min(COMPARED, len(items)))}
+    for subject in read_subjects(items, result.told, frames=frames):
+        compare = subject.file in compared
+        compared.discard(subject.file)
+        measuring.add(subject, compare=compare)
+        advance(subject.name, before[subject.file] + (subject.number or 0) + 1, total)
+    advance("done", total, total)
 
 
 class Measuring:
@@ -142,28 +166,37 @@ class Measuring:
         methods: by which every subject is enlarged.
         result: where figures and crops go.
         distance: of the perceptual figure; None leaves it out.
+
+    Attributes:
+        multiple: of which the sides of all pictures are.
+        cut: files that were cut for that.
     """
 
     def __init__(self, methods: list[Method], result: Evaluation, distance: LpipsLike | None) -> None:
         self.methods, self.result, self.distance = methods, result, distance
-        self._multiple = lcm(*(method.scale for method in methods))
+        self.multiple = lcm(*(method.scale for method in methods))
+        self.cut: set[str] = set()
         self._before: Frame | None = None
 
     def add(self, subject: Subject, *, compare: bool) -> None:
         """Enlarge and measure a subject by every method, and take its crops."""
-        frame = enlarged(subject, self.methods, multiple=self._multiple)
+        frame = enlarged(subject, self.methods, multiple=self.multiple)
+        if frame.truth.rgb.shape != subject.truth.shape:
+            self.cut.add(subject.file)
         steps = self._steps(frame) if subject.follows else {}
-        for method, made in frame.made:
-            row = row_of(subject, frame, method, made, self.distance)
-            self.result.rows.append(row | steps.pop(method.name, {}))
-        for name, step in steps.items():  # the truth's and the camera's own
-            self.result.rows.append({**names_of(subject), "method": name, "scale": 1, **step})
+        rows = [
+            row_of(subject, frame, method, made, self.distance) | steps.pop(method.name, {})
+            for method, made in frame.made
+        ]
+        # The truth's and the camera's own.
+        rows += [{**names_of(subject), "method": name, "scale": 1, **step} for name, step in steps.items()]
+        self.result.rows += rows  # at once, so that an interrupt leaves no frame in part
         self._look_for_seams(frame)
         self.result.gallery.add(frame, compare=compare)
         self._before = frame
 
     def _steps(self, frame: Frame) -> dict[str, dict[str, float]]:
-        """Return method -> figures of the step from the frame before, and those of the camera and of the truth."""
+        """Return method -> figures of the step from the frame before, and by scale those of camera and truth."""
         before = self._before
         if before is None or before.truth.luma.shape != frame.truth.luma.shape:
             return {}
@@ -175,7 +208,7 @@ class Measuring:
             for (method, first), (_, second) in zip(before.made, frame.made, strict=True):
                 if method.scale == scale:
                     found[method.name] = _step(first.luma, second.luma, motion, scale, truths)
-            found["truth"] = _step(*truths, motion, scale, None)
+            found[f"truth-x{scale}"] = _step(*truths, motion, scale, None)
             found[f"camera-x{scale}"] = _step(*lumas, motion, 1, None)
         return found
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,16 @@ from streamsr.capture import open_source
 from streamsr.colour import to_rgb8
 from streamsr.errors import InputError, InputNotFound, StreamsrError
 from streamsr.evaluation.images import SMALLEST_SIDE_PX, read_picture
+from streamsr.evaluation.outputs import left_by_evaluation
 from streamsr.frame import Frame
 from streamsr.quality.fidelity import is_lit
 from streamsr.training.data import chosen_rows, luma_of, read_manifest
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".h264", ".h265", ".hevc"}
+
+KINDS_NAMED = 6
+"""Endings that are named of files that are not looked at."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,10 @@ class Told:
         self.say(f"note: {name}: {what}" if name else f"note: {what}")
 
 
-def find_items(place: Path, *, split: str = "test", most_per_set: int | None = None) -> list[Item]:
-    """List what a folder holds.
+def find_items(
+    place: Path, *, split: str = "test", most_per_set: int | None = None, told: Told | None = None
+) -> list[Item]:
+    """List what a folder holds, but for what an earlier evaluation left in it.
 
     Args:
         place: a folder, one picture or one video. Of a folder with MANIFEST.tsv one side is measured, by its sets and
@@ -115,6 +122,7 @@ def find_items(place: Path, *, split: str = "test", most_per_set: int | None = N
             one, or the file by itself.
         split: side of a data folder.
         most_per_set: at most so many files of a set, evenly spread.
+        told: where to tell what was not looked at.
 
     Raises:
         InputNotFound: there is nothing at the place.
@@ -124,28 +132,60 @@ def find_items(place: Path, *, split: str = "test", most_per_set: int | None = N
         raise InputNotFound(f"{place}: expected a folder of pictures or videos, got nothing there; check the path")
     if place.is_file():
         return [Item(place, place.name, place.stem, place.name)]
+    told = told or Told([], [], lambda line: None)
+    others = ""
     if (place / "MANIFEST.tsv").is_file():
         rows = chosen_rows(read_manifest(place), split, most_per_set)
         items = [_listed(place, row) for row in rows]
     else:
-        items = _thinned([_found(place, path) for path in _files(place)], most_per_set)
+        paths, others = _files(place, told)
+        items = _thinned([_found(place, path) for path in paths], most_per_set)
     if not items:
         kinds = " ".join(sorted(PICTURES | VIDEOS))
-        raise InputError(f"{place}: expected pictures or videos ({kinds}), got none; name another folder")
+        got = others or "none"
+        raise InputError(f"{place}: expected pictures or videos ({kinds}), got {got}; name another folder")
+    if others:
+        told.note("", f"{others} not looked at")
     return sorted(items, key=lambda item: item.dataset)
 
 
-def _files(place: Path) -> list[Path]:
-    """Return the pictures and videos below a folder, hidden ones and masks left out, in their order."""
+def _files(place: Path, told: Told) -> tuple[list[Path], str]:
+    """Return the pictures and videos below a folder in their order, and in words what other files it holds.
+
+    Hidden files, masks and what an evaluation left are neither.
+    """
     found = []
-    for parent, folders, names in os.walk(place):
+    others: Counter[str] = Counter()
+
+    def refuse(cause: OSError) -> None:
+        name = Path(str(cause.filename)).relative_to(place).as_posix()
+        told.leave_out(
+            name, InputError(f"expected a folder that can be read, got {cause.strerror}; open it or move it")
+        )
+
+    for parent, folders, names in os.walk(place, onerror=refuse):
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        for name in sorted(names):
+        for name in sorted({*names} - left_by_evaluation(names)):
             path = Path(parent, name)
-            wanted = path.suffix.lower() in PICTURES | VIDEOS
-            if wanted and not name.startswith(".") and not path.stem.endswith(".mask"):
+            if name.startswith(".") or path.stem.endswith(".mask"):
+                continue
+            if path.suffix.lower() in PICTURES | VIDEOS:
                 found.append(path)
-    return found
+            else:
+                others[path.suffix.lower() or "without an ending"] += 1
+    return found, _in_words(others)
+
+
+def _in_words(others: Counter[str]) -> str:
+    """Return how many files of which endings there are.
+
+    >>> _in_words(Counter({".txt": 2, ".gif": 1}))
+    '3 files of other kinds (.gif, .txt)'
+    """
+    if not others:
+        return ""
+    some = ", ".join(sorted(others)[:KINDS_NAMED]) + (", ..." if len(others) > KINDS_NAMED else "")
+    return f"{counted(others.total(), 'file')} of {'another kind' if len(others) == 1 else 'other kinds'} ({some})"
 
 
 def _found(place: Path, path: Path) -> Item:
@@ -219,7 +259,8 @@ def _refuse_other(path: Path, row: dict[str, str], truth: NDArray[np.uint8]) -> 
     height, width = truth.shape[:2]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     listed = (int(row.get("width") or width), int(row.get("height") or height))
-    if listed != (width, height) or (row.get("sha256") or digest).lower() != digest:
+    same_size = sorted(listed) == sorted((width, height))  # EXIF may have turned it
+    if not same_size or (row.get("sha256") or digest).lower() != digest:
         raise InputError(
             f"{path}: expected the {listed[0]}x{listed[1]} picture of the manifest, got {width}x{height} with SHA-256 "
             f"{digest[:12]}...; restore the file or mend the manifest"
@@ -262,9 +303,14 @@ def _read_video(item: Item, told: Told, frames: int) -> Iterator[Subject]:
         told.note(item.name, f"lost: {gap}")
     if dark:
         told.leave_out(
-            item.name, InputError(f"nothing is lit in {_counted(len(dark), 'frame')}, the first is {dark[0]}")
+            item.name, InputError(f"nothing is lit in {counted(len(dark), 'frame')}, the first is {dark[0]}")
         )
 
 
-def _counted(count: int, thing: str) -> str:
+def counted(count: int, thing: str) -> str:
+    """Return a number of things in words.
+
+    >>> counted(1, "frame"), counted(2, "frame")
+    ('1 frame', '2 frames')
+    """
     return f"{count} {thing}{'' if count == 1 else 's'}"

@@ -2,35 +2,63 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.table import Column, Table
 
-from streamsr.evaluation.figures import FIGURES
+from streamsr.evaluation.figures import FIGURES, Figure
+from streamsr.evaluation.subjects import counted
 from streamsr.quality.intervals import Interval, Resampler
 
 Row = dict[str, Any]
 """One frame by one method: name, dataset, group, method, scale, and the figures that could be measured."""
 
+Summary = dict[str, dict[str, dict[str, Any]]]
+"""Data set -> method -> figure -> mean and interval, see `summarise`."""
+
+TEXT_WIDTH = 160
+"""Columns of the tables that are written to a file."""
+
 KEPT_DIGITS = 6
 """Decimals that are kept."""
 
-QUALITY = ("luma_psnr_db", "luma_ssim", "rgb_psnr_db", "lpips_like")
-TRUST = ("lr_within_level", "invented", "found", "ring_psnr_db")
-MAIN = QUALITY + TRUST
-STEADY = ("warp_error", "flicker", "change_error")
+REFLECTIONS = ("highlight_psnr_db", "ring_psnr_db", "ring_overshoot", "highlight_overlap")
+TOPICS: dict[str, tuple[str, ...]] = {
+    "fidelity": ("luma_psnr_db", "luma_ssim", "rgb_psnr_db", "rgb_ssim", "whole_psnr_db", "lpips_like"),
+    "trust": ("lr_psnr_db", "lr_within_level", "fourier_cutoff", "invented", "found", "suspect"),
+    "reflections": REFLECTIONS,
+    "over time": ("warp_error", "flicker", "change_error"),
+}
+"""Every figure by what it tells: the tables of the report."""
+
+PRINTED: dict[str, tuple[str, ...]] = {
+    "fidelity": ("luma_psnr_db", "luma_ssim", "rgb_psnr_db", "lpips_like"),
+    "trust": ("lr_within_level", "invented", "found", "ring_psnr_db", *TOPICS["over time"]),
+}
 """Figures of the tables that are printed; the others stand in the JSON and the report."""
 
+GAINED = "luma_psnr_db"
+"""Figure whose gain over bicubic interpolation has a column of its own."""
 
-def summarise(rows: list[Row]) -> dict[str, dict[str, dict[str, Any]]]:
+OVER_BICUBIC = Figure(
+    "over bicubic",
+    2,
+    "more",
+    "mean difference of PSNR Y to bicubic interpolation of the same scale, frame by frame, in dB",
+)
+
+
+def summarise(rows: list[Row]) -> Summary:
     """Return data set -> method -> figure -> mean, its interval, and ``gain`` over bicubic with its own interval.
 
     A gain is the mean difference, frame by frame, to bicubic interpolation of the same scale, so that what makes frames
     hard for both cancels.
     """
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    found: Summary = {}
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         ours = [row for row in rows if row["dataset"] == dataset]
         by_method: dict[str, list[Row]] = {}
@@ -79,20 +107,53 @@ def shown(cell: dict[str, Any] | None, digits: int, *, interval: bool = False) -
     return f"{text} [{cell['low']:.{digits}f}, {cell['high']:.{digits}f}]" if interval else text
 
 
-def tables(summary: dict[str, dict[str, dict[str, Any]]]) -> Iterator[Table]:
-    """Give a table for each data set: a method a row, the main figures, means with intervals."""
+def tables(summary: Summary) -> Iterator[Table]:
+    """Give two tables for each data set: a method a row, the main figures, means with intervals."""
     for dataset, methods in summary.items():
-        figures = used(methods.values(), MAIN + STEADY)
-        counts = next(iter(methods.values()))
-        first = next(iter(counts.values()), {"frames": 0, "groups": 0})
-        title = (
-            f"{dataset}: {first['frames']} frames of {first['groups']} {'groups' if first['groups'] > 1 else 'group'}"
-        )
-        names = Column("", no_wrap=True, min_width=max(map(len, methods)))
-        table = Table(names, *(FIGURES[figure].title for figure in figures), title=title, title_justify="left")
-        for method, cells in methods.items():
-            table.add_row(method, *(_two_lines(cells.get(each), FIGURES[each].digits) for each in figures))
-        yield table
+        for topic, columns in by_topic(methods, PRINTED):
+            names = Column("", no_wrap=True, min_width=max(map(len, methods)))
+            heads = [figure.title for figure, _ in columns]
+            table = Table(names, *heads, title=title_of(dataset, methods, topic), title_justify="left")
+            for number, name in enumerate(methods):
+                if not any(cells[number] for _, cells in columns):
+                    continue
+                table.add_row(name, *(_two_lines(cells[number], figure.digits) for figure, cells in columns))
+            yield table
+
+
+def title_of(dataset: str, methods: dict[str, dict[str, Any]], topic: str) -> str:
+    """Return what stands above a table."""
+    first = next(iter(next(iter(methods.values())).values()), {"frames": 0, "groups": 0})
+    return f"{dataset}, {topic}: {counted(first['frames'], 'frame')} of {counted(first['groups'], 'group')}"
+
+
+def by_topic(
+    methods: dict[str, dict[str, Any]], topics: dict[str, tuple[str, ...]]
+) -> Iterator[tuple[str, list[tuple[Figure, list[dict[str, Any] | None]]]]]:
+    """Give the columns of every topic that a data set has figures of: the figure, and a cell for each method.
+
+    Behind PSNR comes its gain over bicubic interpolation, which says more than two means beside each other: what makes
+    frames hard for both methods cancels.
+    """
+    for topic, figures in topics.items():
+        columns: list[tuple[Figure, list[dict[str, Any] | None]]] = []
+        for name in used(methods.values(), figures):
+            cells = [found.get(name) for found in methods.values()]
+            columns.append((FIGURES[name], cells))
+            gains = [cell.get("gain") if cell else None for cell in cells]
+            if name == GAINED and any(gains):
+                columns.append((OVER_BICUBIC, gains))
+        if columns:
+            yield topic, columns
+
+
+def as_text(summary: Summary) -> str:
+    """Return the tables as they are printed."""
+    console = Console(file=io.StringIO(), width=TEXT_WIDTH)
+    with console.capture() as held:
+        for table in tables(summary):
+            console.print(table)
+    return held.get()
 
 
 def _two_lines(cell: dict[str, Any] | None, digits: int) -> str:

@@ -1,22 +1,23 @@
-"""What an evaluation leaves: figures as JSON, sheets as PNG, the report as HTML."""
+"""What an evaluation leaves: figures as JSON and as text, sheets as PNG, the report as HTML."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from streamsr.errors import DiskFull, OutputError, OutputExists
 from streamsr.evaluation.figures import FIGURES
+from streamsr.evaluation.outputs import FIGURES_FILE, REPORT, SHEET, TABLES, worst_sheet
 from streamsr.evaluation.page import page
 from streamsr.evaluation.run import Evaluation
 from streamsr.evaluation.sheets import png, sheet
-from streamsr.evaluation.summary import summarise
+from streamsr.evaluation.summary import as_text, summarise
 from streamsr.sidecar import versions
-
-FIGURES_FILE, REPORT, SHEET = "evaluation.json", "report.html", "crops.png"
 
 
 def refuse_existing(folder: Path, *, overwrite: bool) -> None:
@@ -34,12 +35,31 @@ def refuse_existing(folder: Path, *, overwrite: bool) -> None:
         )
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Refuse a folder that nothing can be written into, before hours are spent; nothing is left behind.
+
+    Raises:
+        DiskFull: no space is left.
+        OutputError: it cannot be written into.
+    """
+    missing = list(takewhile(lambda each: not each.exists(), (folder, *folder.parents)))
+    probe = folder / f".{FIGURES_FILE}.part"
+    try:
+        write_files({probe: b""})
+        probe.unlink()
+    finally:
+        for each in missing:
+            with suppress(OSError):
+                each.rmdir()
+
+
 def content_of(result: Evaluation) -> dict[str, Any]:
     """Return an evaluation as JSON holds it."""
     gallery = result.gallery
     return {
         "place": result.place.name,
         "settings": result.settings_told(),
+        "complete": result.complete,
         "precisions": result.precisions,
         "versions": versions(),
         "figures": {
@@ -71,9 +91,10 @@ def write_evaluation(result: Evaluation, content: dict[str, Any], folder: Path) 
     """
     files = {folder / REPORT: page(result, content["sets"]).encode()}
     files[folder / FIGURES_FILE] = (json.dumps(content, indent=1) + "\n").encode()
+    files[folder / TABLES] = as_text(content["sets"]).encode()
     files[folder / SHEET] = png(sheet(result.gallery.compared))
     for name, crops in result.gallery.worst.items():
-        files[folder / f"worst-{name}.png"] = png(sheet(crops, difference_of=name))
+        files[folder / worst_sheet(name)] = png(sheet(crops, difference_of=name))
     write_files(files)
     return list(files)
 
@@ -95,7 +116,8 @@ def write_files(files: dict[Path, bytes]) -> None:
                 os.fsync(file.fileno())
             aside.replace(path)
         except OSError as cause:
-            aside.unlink(missing_ok=True)
+            with suppress(OSError):
+                aside.unlink()
             kind = DiskFull if cause.errno == errno.ENOSPC else OutputError
             raise kind(
                 f"{path}: expected to write it, got {cause.strerror}; free space or name a folder with -o"
