@@ -179,8 +179,6 @@ def test_a_contender_is_trained_measured_and_drawn(tmp_path: Path, monkeypatch: 
         assert retrained.main(options, said.append) == 0
         kept = json.loads((tmp_path / "retrained.json").read_text())["networks"]
         assert kept == both, "a row of a run elsewhere stays"
-            "a row of a run elsewhere stays"
-        )
         monkeypatch.setattr(
             retrained, "budget", lambda *names: replace(budget(*names), **short | {"batch": 2}, finetune_steps=1)
         )
