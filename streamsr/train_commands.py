@@ -89,6 +89,22 @@ def measure(
 
 
 @train_app.command()
+def blend(
+    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="Folder of an adversarial engine; replaced.")],
+    stage: Annotated[Path, typer.Argument(metavar="STAGE", help="Folder of the fidelity engine it was trained from.")],
+    part: Annotated[float, typer.Option(help="Of the adversarial weights, 0 to 1.")],
+    data: Annotated[Path, typer.Option(help="Folder of the data.")],
+    squeezenet: Annotated[Path | None, typer.Option(help="Trunk of the LPIPS-like distance.")] = None,
+    lpips_linear: Annotated[Path | None, typer.Option(help="Its linear layers.")] = None,
+) -> None:
+    """Blend an adversarial engine with its fidelity stage: it draws less and stays nearer to the truth."""
+    with needing_extra("train"):
+        from streamsr.training.blending import blend_engine
+    blend_engine(engine, stage, part, data, perceptual=perceptual_of(squeezenet, lpips_linear))
+    typer.echo(str(engine))
+
+
+@train_app.command()
 def quantise(
     engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="Folder of a student's engine.")],
     data: Annotated[Path, typer.Option(help="Folder of the data.")],

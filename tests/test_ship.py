@@ -29,6 +29,7 @@ from streamsr.runtimes import load_generator
 from streamsr.runtimes.base import Generator
 from streamsr.training import measure, networks, quantise
 from streamsr.training import ship as ship_room
+from streamsr.training.blending import blend_engine
 from streamsr.training.card import card
 from streamsr.training.curves import append_line
 from streamsr.training.data import Pair, bicubic_down, bicubic_up, load_pairs, luma_of
@@ -268,6 +269,33 @@ def test_adversarial_weights_are_labelled_in_manifest_and_card(
     ):
         assert words in text
     assert text.index("77 steps") < text.index("40,000 steps"), "the run it started from comes first"
+
+
+@pytest.mark.usefixtures("in_torch")
+def test_a_blend_replaces_the_adversarial_engine_and_says_so(
+    data: Path, tmp_path: Path, engines: Path, perceptual: Perceptual
+) -> None:
+    for seed, (model, kind) in enumerate((("srresnet-x2", "pretrain"), ("srgan-x2", "gan"))):
+        ship(make_run(tmp_path / model, data, kind=kind, model=model, seed=seed), engines, perceptual=perceptual)
+    adversarial, stage = engines / "srgan-x2", engines / "srresnet-x2"
+    before, first = (read_engine(folder).weights() for folder in (adversarial, stage))
+    blend_engine(adversarial, stage, 0.25, data, perceptual=perceptual)
+    blended = read_engine(adversarial)
+    blended.verify()
+    assert blended.kind == "adversarial"
+    for name, values in blended.weights().items():
+        expected = 0.25 * before[name] + 0.75 * first[name]
+        np.testing.assert_allclose(values, expected, atol=1e-3 * max(1.0, float(np.abs(expected).max())))
+    text = (adversarial / "card.md").read_text()
+    assert "0.25 of the weights told above and 0.75 of `srresnet-x2`'s" in text
+    assert text.count("**Quality.**") == text.count("**Precision.**") == 1
+    metrics = json.loads((adversarial / "metrics.json").read_text())
+    assert f"{metrics['test']['fp32']['one']['field_of_view']:.2f}" in text
+    for ours, theirs, part in ((stage, adversarial, 0.5), (adversarial, adversarial, 0.5), (adversarial, stage, 1.5)):
+        kept = contents(ours)
+        with pytest.raises(UsageError, match="expected a"):
+            blend_engine(ours, theirs, part, data, perceptual=perceptual)
+        assert contents(ours) == kept
 
 
 def test_cards_of_robust_and_distilled_weights_say_so(data: Path, tmp_path: Path) -> None:

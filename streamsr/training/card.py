@@ -85,6 +85,17 @@ def with_quality(text: str, metrics: dict[str, Any]) -> str:
     return before + "\n\n".join(quality(metrics)) + "\n\n" + limits + after
 
 
+def with_blend(text: str, part: float, stage: str) -> str:
+    """Return a card that says, before its precisions, how much of an adversarial engine was kept in a blend."""
+    before, named, rest = text.partition("**Precision.**")
+    told = (
+        f"**Blend.** What is here is {part:g} of the weights told above and {1 - part:g} of `{stage}`'s (network "
+        "interpolation, Wang et al. 2018): farther from the truth in the LPIPS-like distance than the former, nearer "
+        "in error, round reflections too. `streamsr train blend` made it."
+    )
+    return f"{before}{told}\n\n{named}{rest}"
+
+
 def with_int8(text: str) -> str:
     """Return a card that speaks of an INT8 form, in the place of what it said of precisions."""
     named = "**INT8.**" if "**INT8.**" in text else "**Precision.**"
