@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +58,56 @@ def test_some_failed_is_1_and_the_others_are_done(tmp_path: Path, capsys: pytest
         "good_bicubic-x2.mkv",
     ]
     assert "bad.mp4" in one_line(capsys.readouterr().err)
+
+
+HOSTILE = "a\nb\x1b[31mc\x07\u202e.mkv"
+SHOWN = r"a\nb\x1b[31mc\x07\u202e"
+"""A name with what a terminal obeys, and how it is shown; a right-to-left turn would hide the suffix."""
+
+
+def obeyed(text: str) -> str:
+    """Return what of a text a terminal would obey, but for ends of lines."""
+    return "".join(re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e]", text))
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("upscale", "-m", "bicubic-x2"), 3),
+        (("probe",), 3),
+        (("live", "--pace", "--view", "none", "-t", "1"), 3),
+        (("verify",), 3),
+        (("batch", "-m", "bicubic-x2", "-w", "1"), 1),
+        (("batch", "status"), 3),
+    ],
+)
+def test_names_that_a_terminal_would_obey_are_escaped_in_errors(
+    command: tuple[str, ...],
+    code: int,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(HOSTILE).write_bytes(b"no video at all " * 9)
+    assert run(*command, HOSTILE) == code
+    found = capfd.readouterr()
+    assert SHOWN in one_line(found.err)
+    assert not obeyed(found.err + found.out)
+
+
+def test_names_that_a_terminal_would_obey_are_escaped_in_what_is_told_of_results(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    video, out = make_video(tmp_path / HOSTILE, num_frames=4), tmp_path / "out"
+    assert run("upscale", video, "-m", "bicubic-x2") == 0
+    assert run("probe", video, "-m", "bicubic-x2") == 0
+    assert run("batch", video, "-o", out, "-m", "bicubic-x2", "-w", "1") == 0
+    assert run("verify", out) == 0
+    assert run("batch", "status", out) == 0
+    found = capfd.readouterr()
+    assert found.out.count(SHOWN) >= 4
+    assert not obeyed(found.err + found.out)
 
 
 def test_incomplete_input_is_1(tmp_path: Path) -> None:
