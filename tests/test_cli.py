@@ -15,6 +15,7 @@ import pytest
 
 from streamsr import cli
 from streamsr.frame import Frame
+from streamsr.interrupt import GRACE_S
 from streamsr.job import upscale_file
 from tests.videos import make_video, read_numbers
 
@@ -241,6 +242,36 @@ def test_two_interrupts_at_once_still_keep_a_playable_part(tmp_path: Path) -> No
     code, _ = interrupted(tmp_path, signal.SIGINT, signal.SIGINT)
     assert code == 130
     assert len(read_numbers(tmp_path / "out.partial.mkv", 2)) > 5
+
+
+HANGING = """
+import time
+from streamsr import cli
+
+def close_for_ever(standalone_mode):
+    try:
+        print("ready", flush=True)
+        time.sleep(300)
+    except KeyboardInterrupt:
+        print("closing", flush=True)
+        time.sleep(300)
+
+cli.app = close_for_ever
+cli.main()
+"""
+
+
+def test_a_second_press_ends_a_job_at_once_whose_end_hangs() -> None:
+    command = [sys.executable, "-c", HANGING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heed_interrupts) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        running.send_signal(signal.SIGINT)
+        assert running.stdout.readline() == "closing\n"
+        time.sleep(GRACE_S + 0.2)
+        assert running.poll() is None, "it hangs"
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 130
 
 
 def test_an_existing_sidecar_is_untouched_without_y(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

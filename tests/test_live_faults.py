@@ -21,6 +21,9 @@ from streamsr.errors import InputError
 from streamsr.frame import Frame
 from streamsr.live.rungs import WARM_CALLS, Enlarger, is_sane
 from streamsr.live.session import LiveSession
+from streamsr.runtimes.bicubic import BicubicGenerator
+from streamsr.upscaler import FrameUpscaler
+from tests.faults import Fault, FaultyGenerator
 from tests.live_feeds import CollectingView, Doubler, ScriptedFeed, make_frame
 
 TOGETHER = 8
@@ -134,3 +137,24 @@ def check(seed: int) -> None:
     if raised is None:
         assert summary["frames_in"] == NUM_FRAMES
         assert summary["shown"] + sum(summary["dropped"].values()) == NUM_FRAMES
+
+
+def test_numbers_that_are_none_become_bicubic_with_an_alarm_and_are_never_shown() -> None:
+    """Through the enlarger itself, whose network reads and gives floating point as the SRGAN does."""
+
+    class Rgb(BicubicGenerator):
+        channels = 3
+
+    fault = Fault("nan", WARM_CALLS + 12)
+    faulty = FaultyGenerator(Rgb(2), fault, channels=3)
+    upscaler = FrameUpscaler(faulty, launch="frame", skip_surround=False, reuse_unchanged=False)
+    view, feed = CollectingView(), ScriptedFeed([make_frame(number) for number in range(NUM_FRAMES)])
+    rungs: list[tuple[str, Callable[[int], Enlarger]]] = [("broken", lambda depth: upscaler)]
+    session = LiveSession(feed, view, rungs, Doubler(), scale=2, max_latency_ms=5000.0, badge=False)
+    assert run(session) is None
+    assert fault.struck
+    assert any(shown.alarm == "broken failed" for shown in view.pictures)
+    assert any("failed" in event.text for event in session.monitor.events)
+    for shown in view.pictures:
+        assert shown.original is not None
+        assert shown.alarm or is_sane(shown.original, shown.picture)  # an alarm's badge is drawn into the picture
