@@ -173,6 +173,7 @@ def test_damaged_settings_are_refused_in_one_line_or_read(name: str, settings: A
         write_damaged(path, text, seed)
         refusals.append(refusal_of(lambda: read_settings(path, settings)))
     assert_refused_in_one_line(refusals, least=0.25)
+    assert [left.name for left in tmp_path.iterdir()] == [path.name], "what is still a setting is read, and never run"
 
 
 def test_damaged_lists_of_frames_are_refused_in_one_line_or_read(tmp_path: Path) -> None:
