@@ -166,6 +166,7 @@ def run(clip: Path, folder: Path, seed: int) -> None:
         assert result.complete, told
     if fault.kind in WAITS or place in WHOLE_BEFORE:
         assert read_numbers(output, 2) == list(range(NUM_FRAMES)), told
+        assert (folder / "out.mkv.json").is_file() == (place != "sidecar" or fault.kind in WAITS), told
 
 
 def assert_tidy(folder: Path, told: str, *, failed: bool) -> None:
