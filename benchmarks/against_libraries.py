@@ -79,7 +79,7 @@ class Plan:
 
     engine: Engine
     alone: Sequence[tuple[int, int]] = ((320, 240), (640, 480))
-    files: Sequence[tuple[int, int, int]] = ((320, 240, 120),)
+    files: Sequence[tuple[int, int, int]] = ((320, 240, 90),)
     alone_rounds: Rounds = ALONE_ROUNDS
     file_rounds: Rounds = FILE_ROUNDS
     superres: Path | None = None

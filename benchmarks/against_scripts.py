@@ -30,7 +30,7 @@ from streamsr.engine import Engine, find_engine
 from streamsr.job import upscale_file
 from streamsr.models.student import StudentSpec
 
-CASES = ((320, 240, 100), (640, 480, 30))
+CASES = ((320, 240, 80), (640, 480, 20))
 """Width, height and frames of the clips; the scripts do some two frames a second at the second size."""
 
 ROUNDS = Rounds(most=3, least=2, budget_s=60.0)

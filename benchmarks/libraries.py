@@ -67,7 +67,7 @@ def with_opencv(job: Job, *, int8: bool = False) -> Enlarge:
 
 def with_onnxruntime(job: Job, *, int8: bool = False) -> Enlarge:
     """Return ONNX Runtime's session on the processor, as it comes."""
-    import onnxruntime
+    from streamsr.runtimes.untold_onnxruntime import onnxruntime
 
     session = onnxruntime.InferenceSession(job.onnx(int8=int8), providers=["CPUExecutionProvider"])
 

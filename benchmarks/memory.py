@@ -6,7 +6,8 @@ last event: the closed file. Steady is the median over the second half of the fr
 
 With ``--minutes``: a live session shows a rendered source at its own pace, 25 frames a second, for so long; the memory
 of the program and of all that it started is noted every two seconds. Growth is between the end of the first minute in
-which frames count, which is discarded, and the end. What is not run keeps its last figures in the JSON.
+which frames count, which is discarded, and the end. What is not run keeps its last figures in the JSON, whose
+``seconds`` are those of the sizes: what a run without ``--minutes`` takes.
 
 `measure_memory` and `family_kib` are what other benchmarks measure with.
 """
@@ -105,12 +106,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
 
 
-def measured_before(path: Path | None) -> dict[str, Any]:
-    """Return the sections of an earlier result; those measured now replace them."""
+def measured_before(path: Path | None) -> tuple[dict[str, Any], float | None]:
+    """Return the sections of an earlier result, which those measured now replace, and how long its sizes took."""
     if path is None or not path.is_file():
-        return {}
-    sections: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["sections"]
-    return sections
+        return {}, None
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return result["sections"], result.get("seconds")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,10 +124,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     card, started_s, company = machine_card(), time.monotonic(), Company()
     print_card(card)
-    sections, found = measured_before(options.json), dict[str, Any]()
+    (sections, seconds), found = measured_before(options.json), dict[str, Any]()
     if options.quick or options.minutes is None:
         sizes = ((128, 96),) if options.quick else memory_runs.SIZES
         found["sizes"] = memory_runs.measure_sizes(sizes, most_frames=12 if options.quick else memory_runs.FRAMES[1])
+        seconds = round(time.monotonic() - started_s, 1)
         print_table(found["sizes"]["rows"], ("size", "num_frames", "before_mib", "peak_mib", "steady_mib"))
     if options.minutes is not None:
         found["paced"] = memory_runs.measure_paced(60 * options.minutes)
@@ -139,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "card": card,
         "sections": sections,
         "goals": memory_runs.goals_of(sections),
-        "seconds": round(time.monotonic() - started_s, 1),
+        "seconds": seconds,
     }
     plot = plot_beside(options.json)
     result["plot"] = memory_runs.draw_plot(sections.get("sizes"), sections.get("paced"), plot) if plot else None

@@ -24,7 +24,7 @@ from streamsr.config import LiveSettings, UpscaleSettings
 from streamsr.job import JobProgress, upscale_file
 
 SIZES = ((320, 240), (640, 480), (1280, 720), (1920, 1080))
-PIXELS_A_CLIP, FRAMES = 12e6, (12, 150)
+PIXELS_A_CLIP, FRAMES = 12e6, (40, 150)
 """A clip has so many input pixels in all, but at least and at most so many frames."""
 
 PACED = "testsrc:endoscopy:size=320x240"
@@ -64,7 +64,7 @@ def measure_one(clip: Path) -> dict[str, Any]:
 
     Every patch is computed, with the default settings otherwise. ``before_mib`` is what the program and its libraries
     take before the first call, ``peak_mib`` the most at any moment, ``steady_mib`` the median over the second half of
-    the frames.
+    the frames. The kernel counts its own peak a little late, so that a sample may lie above it.
     """
     before, samples = resident_kib(), list[tuple[int, float]]()
 
@@ -78,7 +78,7 @@ def measure_one(clip: Path) -> dict[str, Any]:
     return {
         "num_frames": result.frames_out,
         "before_mib": round(before / 1024, 1),
-        "peak_mib": round(peak_kib() / 1024, 1),
+        "peak_mib": round(max(peak_kib(), *(kib for _, kib in samples)) / 1024, 1),
         "steady_mib": round(float(np.median(steady)) / 1024, 1),
     }
 

@@ -32,7 +32,7 @@ from streamsr.upscaler import FrameUpscaler
 
 HALOS_PX, HALOS_OF_LARGE_PX = (0, 1, 2, 4, 6, 8, 10, 12, 14, 16), (0, 4, 8, 16)
 PATCH_PX = 32
-SIZE, SIZE_OF_LARGE = (320, 240), (96, 96)
+SIZE, SIZE_OF_LARGE = (256, 192), (96, 96)
 NOISE_LEVELS = 2.0
 COST_SIZE = (640, 480)
 LARGE = ("srgan",)

@@ -54,7 +54,7 @@ def in_turn(
     least: int = 1,
     settle: bool = False,
 ) -> dict[str, Timings]:
-    """Call every candidate once a round.
+    """Call every candidate once a round, each round beginning with another, so that none always follows the same one.
 
     Args:
         candidates: by name; each has been called before, so that nothing is prepared any more.
@@ -68,7 +68,8 @@ def in_turn(
     for done in range(rounds):
         if done >= least and time.perf_counter() - started_s > budget_s:
             break
-        for name, call in candidates.items():
+        first = done % max(1, len(candidates))
+        for name, call in (*list(candidates.items())[first:], *list(candidates.items())[:first]):
             if settle:
                 call()
             wall_ns, cpu_s = time.perf_counter_ns(), cpu_seconds()

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from streamsr.choices import choice
 from streamsr.config import DEFAULT_ENGINE, BatchSettings
-from streamsr.errors import UsageError
+from streamsr.errors import UsageError, printable
 from streamsr.options import (
     AsJson,
     Audio,
@@ -199,7 +199,7 @@ def status(
         typer.echo(json.dumps(found, default=str))
     else:
         for line in status_lines(found):
-            typer.echo(line)
+            typer.echo(printable(line))
 
 
 def verify(
@@ -230,6 +230,6 @@ def show_finding(finding: Finding, *, as_json: bool, quiet: bool) -> None:
         return
     if finding.intact and quiet:
         return
-    typer.echo(f"{finding.path}: {'intact' if finding.intact else 'differs'}")
+    typer.echo(printable(f"{finding.path}: {'intact' if finding.intact else 'differs'}"))
     for line in (*finding.differs, *(f"note: {note}" for note in finding.notes)):
-        typer.echo(f"  {line}")
+        typer.echo(printable(f"  {line}"))

@@ -17,7 +17,7 @@ from streamsr.bench_commands import bench_app
 from streamsr.config import DEFAULT_ENGINE, UpscaleSettings
 from streamsr.device_commands import devices
 from streamsr.engine_commands import engine_app
-from streamsr.errors import EngineError, Interrupted, StreamsrError, UsageError
+from streamsr.errors import EngineError, Interrupted, StreamsrError, UsageError, printable
 from streamsr.evaluate_commands import evaluate
 from streamsr.interrupt import Ears, heeding_interrupts
 from streamsr.live_commands import live
@@ -118,7 +118,7 @@ def fail(error: StreamsrError) -> NoReturn:
 def show_usage_error(error: Any) -> NoReturn:
     """Print what the command line's parser refused and leave with 2."""
     message = error.format_message() if hasattr(error, "format_message") else str(error)
-    print(f"streamsr: {message or 'aborted'}; see streamsr --help", file=sys.stderr)  # noqa: T201
+    print(f"streamsr: {printable(message) or 'aborted'}; see streamsr --help", file=sys.stderr)  # noqa: T201
     sys.exit(getattr(error, "exit_code", UsageError.exit_code))
 
 

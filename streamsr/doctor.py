@@ -19,7 +19,7 @@ from rich.text import Text
 from streamsr.capture import open_source
 from streamsr.config import GeneratorSettings, usable_cores
 from streamsr.engine import BICUBIC_SCALES, MANIFEST, catalogue_folder, find_engine, read_engine
-from streamsr.errors import StreamsrError, UsageError
+from streamsr.errors import StreamsrError, UsageError, printable
 from streamsr.gpu_findings import Finding, examine_gpus
 from streamsr.runtimes import load_generator
 from streamsr.sidecar import describe_colour
@@ -216,11 +216,11 @@ def readable_rate(rate: Fraction) -> str:
 
 def print_rows(title: str, description: Mapping[str, Any]) -> None:
     """Print a nested description as a table."""
-    table = Table(title=title, show_header=False, box=None, pad_edge=False, title_justify="left")
+    table = Table(title=Text(printable(title)), show_header=False, box=None, pad_edge=False, title_justify="left")
     for part, rows in description.items():
         table.add_row(Text(part, style="bold"))
         for key, value in rows.items():
-            table.add_row(Text(f"  {key}"), Text(readable(value)))
+            table.add_row(Text(f"  {key}"), Text(printable(readable(value))))
     wide_console().print(table, highlight=False)
 
 

@@ -20,18 +20,34 @@ The end of a video is no error.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+COMMANDING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""What a terminal obeys in place of showing it: C0 and C1 controls, ends of lines, and turns of the direction."""
+
+
+def printable(text: str) -> str:
+    r"""Return a text in one line with everything that a terminal would obey escaped; names of files may hold any of it.
+
+    >>> print(printable("a\nb\x1b[31m.mkv"))
+    a\nb\x1b[31m.mkv
+    """
+    return COMMANDING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
 
 class StreamsrError(Exception):
-    """Anything streamsr raises on purpose.
+    """Anything streamsr raises on purpose; as text it is one line that a terminal shows as it is.
 
     Attributes:
         exit_code: what the command line returns when this ends a command.
     """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UsageError(StreamsrError, ValueError):

@@ -13,7 +13,7 @@ from streamsr.capture import open_source
 from streamsr.capture.base import Source
 from streamsr.config import UpscaleSettings
 from streamsr.engine import Engine, find_engine
-from streamsr.errors import Interrupted, StreamsrError
+from streamsr.errors import Interrupted, OutputError, StreamsrError
 from streamsr.fallback import FallbackUpscaler, make_upscaler
 from streamsr.naming import output_path
 from streamsr.pipeline import Pipeline
@@ -132,9 +132,9 @@ def run_job(
         job = Job(name, source, target, engine, settings)
         failure = job.run(watch)
         details = job.describe(failure)
-    paths = job.sink.report.paths
-    if paths:
-        write_sidecar(sidecar_path(paths[0]), details)
+        paths = job.sink.report.paths
+        if paths:  # before the source is closed: what is whole has its sidecar, whatever fails afterwards
+            job.write_down(details, failure)
     if isinstance(failure, KeyboardInterrupt):
         kept = f"a playable part is kept as {paths[0]}" if paths else "nothing had been written"
         raise Interrupted(f"{name}: interrupted after {job.sink.report.num_frames} frames; {kept}") from failure
@@ -261,6 +261,19 @@ class Job:
             ],
             "failure": None if failure is None else str(failure) or type(failure).__name__,
         }
+
+    def write_down(self, details: dict[str, Any], failure: BaseException | None) -> None:
+        """Write the sidecar; where the line failed already, that is what counts.
+
+        Raises:
+            OutputError: a result that is whole has no sidecar.
+        """
+        try:
+            write_sidecar(sidecar_path(self.sink.report.paths[0]), details)
+        except OutputError as cause:
+            if failure is None:
+                raise
+            log.warning("%s", cause)
 
     def result(self, details: dict[str, Any]) -> JobResult:
         """Return how the job went, from its sidecar."""

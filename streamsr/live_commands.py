@@ -22,7 +22,7 @@ from streamsr.config import (
     RecordSettings,
     WebSettings,
 )
-from streamsr.errors import InputError, Interrupted, OutputError, StreamsrError, UsageError
+from streamsr.errors import InputError, Interrupted, OutputError, StreamsrError, UsageError, printable
 
 MEBIBYTE = 1 << 20
 
@@ -142,7 +142,7 @@ def run_live(source: str, settings: LiveSettings, *, as_json: bool, quiet: bool)
         # Lines come from threads that the picture needs: a terminal that takes none must not hold them up.
         if not quiet and takes_more(sys.stderr if as_json else sys.stdout):
             with suppress(OSError):  # a log that cannot be written is no reason to take the picture away
-                typer.echo(text, err=as_json)
+                typer.echo(printable(text), err=as_json)
 
     interrupted: KeyboardInterrupt | None = None
     failure: StreamsrError | None = None
@@ -169,7 +169,7 @@ def run_live(source: str, settings: LiveSettings, *, as_json: bool, quiet: bool)
     code = Interrupted.exit_code if interrupted else failure.exit_code if failure else 0
     if trouble and not code:
         if quiet or trouble != session.trouble_told:
-            typer.echo(f"streamsr: {trouble}", err=True)
+            typer.echo(printable(f"streamsr: {trouble}"), err=True)
         code = OutputError.exit_code
     if session.num_abandoned or session.num_building or (session.recorder is not None and session.recorder.hangs):
         # A thread that hangs, or builds, inside a runtime or an encoder cannot be ended and would keep us alive.

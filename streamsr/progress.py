@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column
 from rich.text import Text
 
+from streamsr.errors import printable
 from streamsr.job import JobProgress, JobResult
 
 NAME_WIDTH, BAR_WIDTH = 16, 8
@@ -74,7 +75,9 @@ class BarDisplay:
             self._runtime = progress.runtime
             self.bars.console.print(progress.runtime, style="dim", highlight=False, markup=False)
         if progress.name not in self._tasks:
-            self._tasks[progress.name] = self.bars.add_task(Path(progress.name).name, total=progress.num_frames)
+            self._tasks[progress.name] = self.bars.add_task(
+                printable(Path(progress.name).name), total=progress.num_frames
+            )
         self.bars.update(self._tasks[progress.name], completed=progress.shown, job=progress)
 
     def finish(self, result: JobResult) -> None:
@@ -104,10 +107,14 @@ class PlainDisplay:
         """Print a line when enough time has passed; name what runs the job when that is new."""
         if not self.quiet and progress.runtime != self._runtime:
             self._runtime = progress.runtime
-            self.console.print(f"{progress.name}: {progress.runtime}", highlight=False, markup=False, soft_wrap=True)
+            self.console.print(
+                f"{printable(progress.name)}: {progress.runtime}", highlight=False, markup=False, soft_wrap=True
+            )
         if not self.quiet and time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + PLAIN_INTERVAL_S
-            self.console.print(f"{progress.name}: {figures(progress)}", highlight=False, markup=False, soft_wrap=True)
+            self.console.print(
+                f"{printable(progress.name)}: {figures(progress)}", highlight=False, markup=False, soft_wrap=True
+            )
 
     def finish(self, result: JobResult) -> None:
         """Print the lines of a finished job."""
@@ -164,7 +171,7 @@ class JsonDisplay:
 
 def named(name: str, error: BaseException) -> str:
     """Return an error's line, with the input that it is about in front where the line does not name it."""
-    line = str(error)
+    line, name = str(error), printable(name)
     return line if Path(name).name in line else f"{name}: {line}"
 
 
@@ -177,7 +184,8 @@ def summary(result: JobResult) -> list[str]:
     drops = result.frames_in - result.frames_out
     head = f"{files}:{state} {result.frames_out} frames, {rate:.1f} fps, {routed(patches)}, {drops} drops"
     head += agreement(result.details["consistency"])
-    return [head, *(f"  note: {notice}" for notice in result.notices), *(f"  lost: {gap}" for gap in result.gaps)]
+    lines = [head, *(f"  note: {notice}" for notice in result.notices), *(f"  lost: {gap}" for gap in result.gaps)]
+    return [printable(line) for line in lines]
 
 
 def routed(patches: dict[str, int]) -> str:

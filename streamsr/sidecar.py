@@ -181,6 +181,9 @@ def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
         raise OutputError(
             f"{path}: expected to write the sidecar, got {cause.strerror}; the video beside it is whole"
         ) from cause
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def statement_of(engine: Engine) -> str:

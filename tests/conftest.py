@@ -12,6 +12,8 @@ from pathlib import Path
 import cv2  # noqa: F401 (before PyAV, whose X11 libraries hang the windows of an OpenCV that is loaded after it)
 import pytest
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that load ONNX Runtime by themselves
+
 SCREENS = "STREAMSR_SCREENS"
 
 

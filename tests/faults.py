@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,10 +20,12 @@ from streamsr.capture.base import Source, TrackPacket
 from streamsr.errors import EngineError, InputError, OutputError
 from streamsr.frame import Frame
 from streamsr.sinks import RecordingSink
+from streamsr.sinks.containers import MovieFile
+from streamsr.sinks.drafts import Draft
 
 SHARED_MEMORY = Path("/dev/shm")
 
-STALL_S = 0.3
+STALL_S = 0.2
 SLOW_S = 0.004
 
 RAISED: dict[str, Callable[[], BaseException]] = {
@@ -48,11 +51,13 @@ class Fault:
     Attributes:
         kind: a key of `RAISED` or `WAITS`, or ``shape`` or ``nan``.
         at: the call of its place, from 0, at which it happens.
+        struck: whether it happened.
     """
 
     kind: str
     at: int
     calls: int = 0
+    struck: bool = False
     raised: BaseException | None = None
 
     def strikes(self) -> bool:
@@ -62,6 +67,7 @@ class Fault:
             time.sleep(SLOW_S)
         if number != self.at:
             return False
+        self.struck = True
         if self.kind == "stall":
             time.sleep(STALL_S)
         if self.kind in RAISED:
@@ -71,10 +77,10 @@ class Fault:
 
 
 class FaultySource:
-    """A source that fails at an item, or whose frame then has another size than before."""
+    """A source that fails at a frame, or whose frame then has another size than before, or that fails when closed."""
 
-    def __init__(self, source: Source, fault: Fault) -> None:
-        self._source, self._fault = source, fault
+    def __init__(self, source: Source, fault: Fault, place: str) -> None:
+        self._source, self._fault, self._place = source, fault, place
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
@@ -87,10 +93,12 @@ class FaultySource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._source.__exit__(kind, error, trace)
+        if self._place == "source close":
+            self._fault.strikes()
 
     def __iter__(self) -> Iterator[Frame | TrackPacket]:
         for item in self._source:
-            if self._fault.strikes() and isinstance(item, Frame):
+            if self._place == "source" and isinstance(item, Frame) and self._fault.strikes():
                 item = item.with_planes((item.planes[0][:-2], *item.planes[1:]))
             yield item
 
@@ -115,9 +123,14 @@ class FaultyGenerator:
 
 
 def faulty_sink(fault: Fault, place: str) -> type[RecordingSink]:
-    """Return a recording sink that fails at ``show``, ``pass_through`` or ``close``."""
+    """Return a recording sink that fails when it opens (``sink open``), at ``show`` or at ``pass through``."""
 
     class FaultySink(RecordingSink):
+        def __enter__(self) -> RecordingSink:
+            if place == "sink open":
+                fault.strikes()
+            return super().__enter__()
+
         def show(self, frame: Frame) -> None:
             if place == "show" and fault.strikes():
                 frame = replace(frame, planes=(frame.planes[0][:-2], *frame.planes[1:]))
@@ -128,23 +141,47 @@ def faulty_sink(fault: Fault, place: str) -> type[RecordingSink]:
                 fault.strikes()
             super().pass_through(track, packet)
 
-        def __exit__(
-            self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-        ) -> None:
-            super().__exit__(kind, error, trace)
-            if place == "close":
-                fault.strikes()
-
     return FaultySink
+
+
+def faulty_movie(fault: Fault) -> type[MovieFile]:
+    """Return a file whose encoder fails when it is to give what it still holds."""
+
+    class Drained:
+        def __init__(self, video: Any) -> None:
+            self._video = video
+
+        def encode(self, picture: Any) -> Any:
+            fault.strikes()
+            return self._video.encode(picture)
+
+    class FaultyMovie(MovieFile):
+        def finish(self, *, drain: bool = True) -> None:
+            self.video = Drained(self.video)
+            super().finish(drain=drain)
+
+    return FaultyMovie
+
+
+def faulty_draft(fault: Fault) -> type[Draft]:
+    """Return a draft that fails when it is to get its name."""
+
+    class FaultyDraft(Draft):
+        def publish(self) -> Path:
+            fault.strikes()
+            return super().publish()
+
+    return FaultyDraft
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds of its system: open descriptors, shared memory and children."""
+    """What a process holds of its system: open descriptors, shared memory, children and Python's threads."""
 
     descriptors: tuple[str, ...]
     shared_memory: tuple[str, ...]
     children: tuple[str, ...]
+    threads: tuple[str, ...]
 
     @classmethod
     def now(cls) -> Held:
@@ -157,4 +194,5 @@ class Held:
         shared = [path.name for path in SHARED_MEMORY.iterdir()] if SHARED_MEMORY.is_dir() else []
         tasks = Path(f"/proc/self/task/{os.getpid()}/children")
         children = tasks.read_text().split() if tasks.is_file() else []
-        return cls(tuple(sorted(names)), tuple(sorted(shared)), tuple(children))
+        threads = sorted(thread.name for thread in threading.enumerate())
+        return cls(tuple(sorted(names)), tuple(sorted(shared)), tuple(children), tuple(threads))

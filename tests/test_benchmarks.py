@@ -195,6 +195,7 @@ def test_memory_is_measured_in_a_program_of_its_own(tmp_path: Path, capsys: pyte
     (row,) = result["sections"]["sizes"]["rows"]
     assert row["before_mib"] < row["steady_mib"] <= row["peak_mib"] < memory.peak_kib() / 1024
     assert result["goals"] == []
+    assert result["seconds"] > 0
     assert (tmp_path / result["plot"]).read_bytes().startswith(b"\x89PNG")
     assert len(ballast)
 
@@ -205,7 +206,7 @@ def test_paced_memory_keeps_the_sizes_and_says_whether_it_grew(
     path = tmp_path / "memory.json"
     row = {"megapixels": 1.0, "peak_mib": 2.0, "steady_mib": 1.0}
     sizes = {"rows": [row], "lines": {"peak_mib": None, "steady_mib": None}, "measured": "before"}
-    path.write_text(json.dumps({"sections": {"sizes": sizes}}))
+    path.write_text(json.dumps({"sections": {"sizes": sizes}, "seconds": 28.6}))
     paced = memory_runs.measure_paced(1.0, source="testsrc:endoscopy:size=128x96")
     assert paced["frames"] > 0
     assert paced["samples"]
@@ -214,6 +215,7 @@ def test_paced_memory_keeps_the_sizes_and_says_whether_it_grew(
     capsys.readouterr()
     written = json.loads(path.read_text())
     assert written["sections"]["sizes"]["measured"] == "before"
+    assert written["seconds"] == 28.6, "an hour of frames is no reason to leave the sizes out the next time"
     (told,) = written["goals"]
     assert (told["got"], told["most"], told["reached"]) == (11.0, 10.0, False)
 
@@ -287,11 +289,11 @@ def test_every_committed_result_is_json_with_a_card() -> None:
         assert result["quick"] is False
 
 
-def test_in_turn_calls_every_candidate_once_a_round_in_order() -> None:
+def test_in_turn_calls_every_candidate_once_a_round_and_begins_with_another_each_time() -> None:
     called: list[str] = []
-    timings = in_turn({name: lambda name=name: called.append(name) for name in "ab"}, rounds=3, budget_s=60)  # type: ignore[misc]
-    assert called == list("ababab")
-    assert {name: len(timing.walls_ms) for name, timing in timings.items()} == {"a": 3, "b": 3}
+    timings = in_turn({name: lambda name=name: called.append(name) for name in "abc"}, rounds=4, budget_s=60)  # type: ignore[misc]
+    assert called == list("abcbcacababc")
+    assert {name: len(timing.walls_ms) for name, timing in timings.items()} == {"a": 4, "b": 4, "c": 4}
     called.clear()
     in_turn({"a": lambda: called.append("a")}, rounds=3, budget_s=0, settle=True)
     assert called == ["a", "a"]

@@ -99,6 +99,17 @@ def test_audio_only(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*out*"))
 
 
+def test_zero_frames(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.mkv"
+    with av.open(str(empty), "w") as container:
+        track = container.add_stream("libx264", rate=25)
+        track.width, track.height, track.pix_fmt = 64, 48, "yuv420p"
+        container.start_encoding()
+    with pytest.raises(InputError, match="no video"):
+        enlarge(empty)
+    assert not list(tmp_path.glob("*out*"))
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputNotFound, match="no such file"):
         enlarge(tmp_path / "gone.mp4")
@@ -163,6 +174,7 @@ def test_missing_pts(tmp_path: Path) -> None:
     assumed = enlarge(video)
     assert assumed.frames_out == 12
     assert read_numbers(assumed.outputs[0], 2) == list(range(12))
+    assert "assuming 25 fps (its bitstream says so); set --rate" in assumed.notices
     told = enlarge(
         video, "told.mkv", settings=UpscaleSettings(generator=BICUBIC.generator, read=ReadSettings(rate=Fraction(10)))
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from streamsr import cli
 from streamsr.frame import Frame
+from streamsr.interrupt import GRACE_S
 from streamsr.job import upscale_file
 from tests.videos import make_video, read_numbers
 
@@ -57,6 +59,56 @@ def test_some_failed_is_1_and_the_others_are_done(tmp_path: Path, capsys: pytest
         "good_bicubic-x2.mkv",
     ]
     assert "bad.mp4" in one_line(capsys.readouterr().err)
+
+
+HOSTILE = "a\nb\x1b[31mc\x07\u202e.mkv"
+SHOWN = r"a\nb\x1b[31mc\x07\u202e"
+"""A name with what a terminal obeys, and how it is shown; a right-to-left turn would hide the suffix."""
+
+
+def obeyed(text: str) -> str:
+    """Return what of a text a terminal would obey, but for ends of lines."""
+    return "".join(re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e]", text))
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("upscale", "-m", "bicubic-x2"), 3),
+        (("probe",), 3),
+        (("live", "--pace", "--view", "none", "-t", "1"), 3),
+        (("verify",), 3),
+        (("batch", "-m", "bicubic-x2", "-w", "1"), 1),
+        (("batch", "status"), 3),
+    ],
+)
+def test_names_that_a_terminal_would_obey_are_escaped_in_errors(
+    command: tuple[str, ...],
+    code: int,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(HOSTILE).write_bytes(b"no video at all " * 9)
+    assert run(*command, HOSTILE) == code
+    found = capfd.readouterr()
+    assert SHOWN in one_line(found.err)
+    assert not obeyed(found.err + found.out)
+
+
+def test_names_that_a_terminal_would_obey_are_escaped_in_what_is_told_of_results(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    video, out = make_video(tmp_path / HOSTILE, num_frames=4), tmp_path / "out"
+    assert run("upscale", video, "-m", "bicubic-x2") == 0
+    assert run("probe", video, "-m", "bicubic-x2") == 0
+    assert run("batch", video, "-o", out, "-m", "bicubic-x2", "-w", "1") == 0
+    assert run("verify", out) == 0
+    assert run("batch", "status", out) == 0
+    found = capfd.readouterr()
+    assert found.out.count(SHOWN) >= 4
+    assert not obeyed(found.err + found.out)
 
 
 def test_incomplete_input_is_1(tmp_path: Path) -> None:
@@ -190,6 +242,36 @@ def test_two_interrupts_at_once_still_keep_a_playable_part(tmp_path: Path) -> No
     code, _ = interrupted(tmp_path, signal.SIGINT, signal.SIGINT)
     assert code == 130
     assert len(read_numbers(tmp_path / "out.partial.mkv", 2)) > 5
+
+
+HANGING = """
+import time
+from streamsr import cli
+
+def close_for_ever(standalone_mode):
+    try:
+        print("ready", flush=True)
+        time.sleep(300)
+    except KeyboardInterrupt:
+        print("closing", flush=True)
+        time.sleep(300)
+
+cli.app = close_for_ever
+cli.main()
+"""
+
+
+def test_a_second_press_ends_a_job_at_once_whose_end_hangs() -> None:
+    command = [sys.executable, "-c", HANGING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heed_interrupts) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        running.send_signal(signal.SIGINT)
+        assert running.stdout.readline() == "closing\n"
+        time.sleep(GRACE_S + 0.2)
+        assert running.poll() is None, "it hangs"
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 130
 
 
 def test_an_existing_sidecar_is_untouched_without_y(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

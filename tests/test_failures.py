@@ -25,25 +25,36 @@ ROWS: dict[str, tuple[str, ...]] = {
         "test_catalogue.py::test_corrupt_packets",
         "test_feeds.py::test_damage_costs_pictures_and_is_counted",
     ),
-    "sound without picture": ("test_catalogue.py::test_audio_only",),
+    "sound without picture, or no picture at all": (
+        "test_catalogue.py::test_audio_only",
+        "test_catalogue.py::test_zero_frames",
+    ),
     "a size change in mid-file": (
         "test_catalogue.py::test_size_change_makes_a_new_part",
         "test_catalogue.py::test_size_change_can_be_scaled_to_fit",
     ),
-    "odd sizes": ("test_catalogue.py::test_odd_size",),
-    "no times (raw H.264)": ("test_catalogue.py::test_missing_pts",),
+    "odd sizes": (
+        "test_catalogue.py::test_odd_size",
+        "test_sinks.py::test_odd_sizes_are_padded_by_one_repeated_pixel_and_said",
+        "test_sinks.py::test_odd_sizes_are_kept_where_the_encoder_holds_them",
+    ),
+    "no times (raw H.264)": (
+        "test_catalogue.py::test_missing_pts",
+        "test_capture.py::test_raw_pictures_without_a_rate_are_taken_at_25",
+    ),
     "times that repeat or jump back": (
         "test_catalogue.py::test_backward_pts_of_joined_transport_files",
         "test_capture.py::test_repeated_times_are_parted_and_the_rest_left_alone",
     ),
     "interlaced pictures": ("test_catalogue.py::test_interlaced",),
-    "a rotated picture": ("test_catalogue.py::test_rotation",),
+    "a rotated picture": ("test_catalogue.py::test_rotation", "test_capture.py::test_rotated_files_come_upright"),
     "alpha": ("test_catalogue.py::test_alpha",),
     "10 bits": ("test_catalogue.py::test_depth_and_subsampling_are_kept",),
     "gray": ("test_catalogue.py::test_gray_becomes_neutral_colour_that_plays_everywhere_and_stays_gray_on_request",),
     "a full disk": ("test_cli.py::test_full_disk_is_5_and_keeps_a_playable_part",),
     "Ctrl-C": (
         "test_cli.py::test_interrupt_is_130_and_keeps_a_playable_part",
+        "test_cli.py::test_a_second_press_ends_a_job_at_once_whose_end_hangs",
         "test_live_cli.py::test_an_interrupt_ends_it_in_time_with_the_summary",
         "test_live_cli.py::test_an_interrupt_while_it_loads_is_one_line",
     ),
@@ -97,6 +108,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "test_live.py::test_a_generator_that_fails_becomes_bicubic_with_an_alarm_and_recovers",
         "test_live.py::test_a_generator_that_hangs_is_left_behind_and_the_session_ends_in_time",
         "test_live.py::test_a_generator_that_makes_no_picture_becomes_bicubic",
+        "test_live_faults.py::test_numbers_that_are_none_become_bicubic_with_an_alarm_and_are_never_shown",
     ),
     "a folder that cannot be recorded to": (
         "test_live_cli.py::test_a_folder_that_cannot_be_recorded_to_is_refused_before_anything_begins",
@@ -109,6 +121,14 @@ ROWS: dict[str, tuple[str, ...]] = {
         "test_live_recording.py::test_a_full_disk_stops_the_recording_before_the_reserve_and_the_recorder_lives_on",
     ),
     "a kill, a power cut": ("test_live_recording.py::test_a_kill_at_any_moment_costs_no_more_than_the_last_second",),
+    "a kill of `batch`": (
+        "test_batch.py::test_kills_at_any_moment_lose_nothing_and_repeat_nothing",
+        "test_batch.py::test_continue_alone_knows_inputs_settings_and_names",
+    ),
+    "a damaged journal of `batch`": (
+        "test_fuzz_archives.py::test_a_journal_of_other_data_says_what_to_do",
+        "test_fuzz_archives.py::test_damaged_journals_are_refused_in_one_line_or_read",
+    ),
     "a viewer that is slow, or never reads": (
         "test_web.py::test_a_slow_viewer_drops_for_itself_only_and_all_get_the_same_bytes",
         "test_web.py::test_a_viewer_that_never_reads_is_dropped_and_holds_nobody_up",
@@ -138,6 +158,44 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
 }
 
+CATALOGUE: dict[str, tuple[str, ...]] = {
+    "truncated MP4, no moov": ("MP4 cut before its index",),
+    "text / zero bytes": ("text, an empty file, a folder",),
+    "truncated faststart": ("a file cut in the middle",),
+    "corrupt packets": ("damaged packets",),
+    "zero frames / audio-only": ("sound without picture, or no picture at all",),
+    "size change": ("a size change in mid-file", "a change of size, rate, pixel format or colour"),
+    "odd size": ("odd sizes",),
+    "VFR": ("a variable rate, B-frames, negative times",),
+    "B-frames, negative PTS": ("a variable rate, B-frames, negative times",),
+    "missing PTS (raw H.264)": ("no times (raw H.264)",),
+    "repeated/backward PTS": ("times that repeat or jump back",),
+    "10-bit": ("10 bits",),
+    "gray": ("gray",),
+    "yuvj, full range": ("full range, no colour tags",),
+    "untagged colour": ("full range, no colour tags",),
+    "interlaced": ("interlaced pictures",),
+    "rotation": ("a rotated picture",),
+    "alpha": ("alpha",),
+    "device unplugged": ("a device unplugged",),
+    "capture busy / wrong mode": ("a device that is busy or has no such mode",),
+    "RTSP drop/hang": ("a URL that is not there yet, a source that dies", "a feed that hangs, a black hole"),
+    "disk full": ("a full disk", "a disk nearly full"),
+    "SIGINT": ("Ctrl-C", "Ctrl-C, SIGTERM, a closed terminal, a lost ssh"),
+    "SIGKILL/power": ("a kill, a power cut", "a kill of `batch`"),
+    "GPU OOM": ("a GPU without memory, or lost",),
+    "inference stall or NaN": (
+        "a generator that fails, hangs, or makes no picture",
+        "a network that makes numbers that are none",
+    ),
+    "engine: other GPU/version": ("a plan of another GPU or version",),
+    "weights tampered": ("weights changed, or a manifest that is not theirs",),
+    "viewer slow/leaves": ("a viewer that is slow, or never reads",),
+}
+"""What the field's catalogue of failures lists, and the rows above that answer it."""
+
+SHARED = ROOT.parent / "shared" / "facts" / "clinical.md"
+
 
 def claims_of(room: str) -> set[str]:
     """Return the names of the tests of a room."""
@@ -162,3 +220,16 @@ def test_every_row_has_its_tests(row: str) -> None:
 
 def test_readme_says_what_a_person_sees_in_every_row_and_nothing_untested() -> None:
     assert readme_rows() == set(ROWS)
+
+
+@pytest.mark.parametrize("case", CATALOGUE)
+def test_every_case_of_the_catalogue_has_rows(case: str) -> None:
+    assert CATALOGUE[case]
+    assert set(CATALOGUE[case]) <= set(ROWS)
+
+
+@pytest.mark.skipif(not SHARED.is_file(), reason="the catalogue is not beside the repository")
+def test_no_case_of_the_catalogue_is_left_out() -> None:
+    table = SHARED.read_text(encoding="utf-8").partition("## Failure catalogue")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
+    assert set(rows[2:]) == set(CATALOGUE)

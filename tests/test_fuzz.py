@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from streamsr.engine import MANIFEST, read_engine
@@ -30,6 +32,9 @@ from tests.videos import make_video
 
 MORE = int(os.environ.get("STREAMSR_FUZZ", "1"))
 CASES_A_CLIP = 300 * MORE
+COMMANDS = 9 * MORE
+"""Cases of whole commands: of every clip, and of pictures; of networks three times as many."""
+
 TEXTS = 400 * MORE
 PATIENCE_S = 120.0 * MORE
 
@@ -49,21 +54,45 @@ CLIPS = {
 @pytest.mark.parametrize("name", CLIPS)
 def test_damaged_containers_are_read_or_refused(name: str, tmp_path: Path) -> None:
     clip = make_video(tmp_path / name, num_frames=8, **CLIPS[name])
-    child = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz_child", str(clip), "0", str(CASES_A_CLIP)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
-    lines = child.stdout.splitlines()
-    assert child.returncode == 0, f"{lines[-1:]}: {child.stderr[-2000:]}"
-    endings = lines[1::2]
-    assert len(endings) == CASES_A_CLIP
-    bad = [pair for pair in zip(lines[::2], endings, strict=True) if not pair[1].startswith(("ok", "refused"))]
-    assert not bad
+    endings = endings_of("fuzz_child", str(clip), CASES_A_CLIP)
     kinds = Counter(ending.split()[0] for ending in endings)
     assert kinds["ok"] > 0.1 * CASES_A_CLIP, "damage that is never survived tests nothing but the door"
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_damaged_videos_are_enlarged_or_refused_by_the_whole_command(name: str, tmp_path: Path) -> None:
+    clip = make_video(tmp_path / name, num_frames=8, **CLIPS[name])
+    codes = Counter(endings_of("fuzz_commands", "video", str(clip), COMMANDS))
+    assert codes["code 0"] + codes["code 1"] > 0, "damage that is never survived tests nothing but the door"
+
+
+def test_damaged_networks_that_carry_the_right_hash_are_refused_or_harmless(tmp_path: Path) -> None:
+    make_video(tmp_path / "clip.mkv", num_frames=2)
+    folder = shutil.copytree(engine_folder(), tmp_path / "tiny-x2")
+    codes = Counter(endings_of("fuzz_commands", "network", str(folder), 3 * COMMANDS))
+    assert codes["code 4"] >= COMMANDS
+    assert not codes["code 1"] + codes["code 3"], "an engine that is to blame"
+
+
+def test_damaged_pictures_are_measured_or_left_out(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    for ending in ("png", "jpg", "bmp", "webp", "tiff"):
+        cv2.imwrite(str(tmp_path / f"picture.{ending}"), picture)
+    codes = Counter(endings_of("fuzz_commands", "pictures", str(tmp_path), COMMANDS))
+    assert codes["code 0"] + codes["code 1"] > 0
+
+
+def endings_of(child: str, *arguments: str | int, expected: tuple[str, ...] = ("ok", "refused", "code")) -> list[str]:
+    """Run cases in a process of their own, the last argument is how many; return how each ended, none of them badly."""
+    *named, number = map(str, arguments)
+    command = [sys.executable, "-m", f"tests.{child}", *named, "0", number]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, f"{lines[-1:]}: {done.stderr[-2000:]}"
+    endings = lines[1::2]
+    assert len(endings) == int(number)
+    assert not [pair for pair in zip(lines[::2], endings, strict=True) if not pair[1].startswith(expected)]
+    return endings
 
 
 def engine_folder() -> Path:
@@ -144,6 +173,7 @@ def test_damaged_settings_are_refused_in_one_line_or_read(name: str, settings: A
         write_damaged(path, text, seed)
         refusals.append(refusal_of(lambda: read_settings(path, settings)))
     assert_refused_in_one_line(refusals, least=0.25)
+    assert [left.name for left in tmp_path.iterdir()] == [path.name], "what is still a setting is read, and never run"
 
 
 def test_damaged_lists_of_frames_are_refused_in_one_line_or_read(tmp_path: Path) -> None:

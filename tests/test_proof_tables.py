@@ -142,6 +142,10 @@ def test_how_long_a_benchmark_takes_is_what_it_took(tmp_path: Path) -> None:
     assert everything.seconds_of("seams", tmp_path) == 12.5
 
 
+def test_those_that_compare_fit_ten_minutes() -> None:
+    assert sum(everything.QUESTIONS[question] for question in everything.QUICK) <= 600
+
+
 def test_quick_runs_a_benchmark_in_a_program_of_its_own_and_writes_nothing() -> None:
     before = {path.name: path.stat().st_mtime_ns for path in proof_tables.RESULTS.iterdir()}
     assert everything.run("latency", quick=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -394,7 +396,8 @@ def test_auto_takes_fp32_where_there_is_no_int8_form(mini: Engine, tmp_path: Pat
 def test_a_runtime_that_is_not_installed_is_refused(
     mini: Engine, monkeypatch: pytest.MonkeyPatch, runtime: str, room: str, package: str
 ) -> None:
-    monkeypatch.delitem(sys.modules, f"streamsr.runtimes.{room}", raising=False)
+    for loaded in (room, f"untold_{package}"):
+        monkeypatch.delitem(sys.modules, f"streamsr.runtimes.{loaded}", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(EngineError) as caught:
         load_generator(mini, GeneratorSettings(runtime=runtime))  # type: ignore[arg-type]
@@ -406,6 +409,37 @@ def test_onnxruntime_refuses_what_is_no_student(mini: Engine) -> None:
     with pytest.raises(EngineError) as caught:
         load(Engine("srgan-x4", "srgan", 4, "rgb", "adversarial"), "onnxruntime", "fp32")
     assert_refused(caught, "srgan")
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), IndexError("no\nend"), RuntimeError("no")],
+)
+def test_what_openvino_cannot_read_is_refused(mini: Engine, monkeypatch: pytest.MonkeyPatch, cause: Exception) -> None:
+    def read(*given: object) -> None:
+        raise cause
+
+    monkeypatch.setattr(OpenVINOGenerator, "_model", read)
+    with pytest.raises(EngineError) as caught:
+        OpenVINOGenerator(mini).generate(np.zeros((1, 1, 8, 8), np.uint8))
+    assert_refused(caught, "OpenVINO")
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "openvino"])
+def test_no_runtime_tells_its_makers_anything(package: str, tmp_path: Path) -> None:
+    pytest.importorskip(package)
+    hidden = ("CI", "TF_BUILD", "JENKINS_URL", "ORT_DISABLE_TELEMETRY")  # where they are silent by themselves
+    there = {name: value for name, value in os.environ.items() if name not in hidden}
+    homes = dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TEMP", "XDG_CACHE_HOME"), str(tmp_path))
+    program = f"import streamsr.runtimes.untold_{package}, sys\nassert not sys.modules.get('openvino_telemetry')"
+    subprocess.run([sys.executable, "-c", program], check=True, env={**there, **homes})
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_runtime_is_loaded_through_the_room_that_silences_it() -> None:
+    for path in (Path(__file__).parents[1] / "streamsr").rglob("*.py"):
+        found = re.search(r"(?m)^\s*(import|from) (onnxruntime|openvino)\b", path.read_text(encoding="utf-8"))
+        assert not found or path.name == f"untold_{found[2]}.py", path
 
 
 def test_threads_are_as_asked(mini: Engine) -> None:

@@ -15,8 +15,11 @@ from streamsr.batch.planning import JOURNAL
 from streamsr.batch.rows import Row
 from streamsr.config import ReadSettings
 from streamsr.engine import find_engine
-from streamsr.errors import EngineError, InputError, InputNotFound, OutputError, ResultDiffers
+from streamsr.errors import EngineError, InputError, InputNotFound, OutputError, ResultDiffers, UsageError
 from streamsr.sidecar import file_sha256, is_sidecar, sidecar_path
+
+OTHER_DATA = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading a sidecar raises that does not hold what ours hold."""
 
 
 @dataclass
@@ -110,23 +113,32 @@ def _by_name(folder: Path) -> dict[str, list[Path]]:
 
 
 def _audit_one(sidecar: Path, row: Row | None, originals: Mapping[str, list[Path]], deep: bool) -> Finding:
-    result = sidecar.with_name(sidecar.name.removesuffix(".json"))
-    finding = Finding(result)
-    try:
-        content = json.loads(sidecar.read_text(encoding="ascii"))
-        outputs = content["outputs"]
-    except (OSError, ValueError, KeyError, TypeError):
-        finding.differs.append(f"{sidecar.name}: expected a sidecar, found other data")
-        return finding
+    finding = Finding(sidecar.with_name(sidecar.name.removesuffix(".json")))
     if row is not None:
         _compare_journal(finding, sidecar, row)
-    for output in outputs:
-        _compare(finding, sidecar.with_name(output["name"]), output, "result")
+    try:
+        _compare_stated(finding, sidecar, json.loads(sidecar.read_text(encoding="ascii")), row, originals, deep)
+    except (OSError, UsageError, *OTHER_DATA):
+        finding.differs.append(f"{sidecar.name}: expected a sidecar, found other data")
+    return finding
+
+
+def _compare_stated(
+    finding: Finding,
+    sidecar: Path,
+    content: dict[str, Any],
+    row: Row | None,
+    originals: Mapping[str, list[Path]],
+    deep: bool,
+) -> None:
+    """Compare all that a sidecar states; what it lacks, or states in another form, raises one of `OTHER_DATA`."""
+    results = [sidecar.with_name(output["name"]) for output in content["outputs"]]
+    for result, output in zip(results, content["outputs"], strict=True):
+        _compare(finding, result, output, "result")
     source = _source_of(finding, content["input"], row, originals)
     _compare_engine(finding, content["engine"])
     if deep and source is not None and finding.intact:
-        _compare_content(finding, source, [sidecar.with_name(output["name"]) for output in outputs], content)
-    return finding
+        _compare_content(finding, source, results, content)
 
 
 def _audit_without_sidecar(result: Path, row: Row) -> Finding:

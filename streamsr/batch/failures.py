@@ -8,7 +8,7 @@ from pathlib import Path
 
 from streamsr.batch.rows import Row
 from streamsr.batch.tasks import Failed
-from streamsr.errors import InputError, InputUnsupported, OutputError, OutputExists, UsageError
+from streamsr.errors import InputError, InputUnsupported, OutputError, OutputExists, UsageError, printable
 from streamsr.sinks.drafts import KEPT, is_full
 
 KINDS = ("unreadable", "incomplete", "unsupported", "engine", "disk", "taken")
@@ -28,6 +28,7 @@ MOST_TRIES = 6
 
 def named(name: str, kind: str, message: str) -> str:
     """Return why a file failed in one line that names it."""
+    name, message = printable(name), printable(message)
     return f"{kind}: {message if Path(name).name in message else f'{name}: {message}'}"
 
 

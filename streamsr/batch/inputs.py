@@ -84,18 +84,21 @@ def read_list(name: str) -> list[str]:
     """Return the names in a list: one a line, empty lines and lines that begin with # left out.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or is no text.
     """
     try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8", errors="surrogateescape")
+        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as cause:
         raise InputError(f"{name}: expected a list of files, got {cause.strerror}; check the name") from cause
-    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if b"\0" in content:
+        raise InputError(f"{name}: expected a list of files, a name in each line, got a zero byte; check the file")
+    lines = (os.fsdecode(line.removesuffix(b"\r")) for line in content.split(b"\n"))
+    return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
 def _expand(name: str, root: Path, found: Discovery) -> Iterator[Found]:
     path = Path(name).absolute()
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (which says no of a name that is too long)
         found.forgiving = True
         yield from _walk(path, root, found)
     elif os.path.lexists(path) or not glob.has_magic(name):

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from streamsr.batch.owners import Owner, is_alive, this_owner
-from streamsr.batch.rows import Again, Entry, Row, pack, row_of, unpack
+from streamsr.batch.rows import Again, DamagedRow, Entry, Row, pack, row_of, run_of, unpack
 from streamsr.errors import OutputError
 from streamsr.sidecar import plain
 
@@ -51,22 +51,26 @@ class Journal:
         only_read: for looking at it.
 
     Raises:
-        OutputError: it cannot be made or is no journal.
+        OutputError: it cannot be made or is no journal; and so every method where it is damaged or cannot be written.
     """
 
     def __init__(self, path: Path, *, shared_disk: bool = False, only_read: bool = False) -> None:
         self.path = path
         self._usual = "FULL" if shared_disk else "NORMAL"
-        try:
-            mode = "?mode=ro" if only_read else ""
+        mode = "?mode=ro" if only_read else ""
+        with self._explained():
             self._base = sqlite3.connect(f"{path.absolute().as_uri()}{mode}", uri=True, timeout=BUSY_S)
             self._base.isolation_level = None
-            if not only_read:
+        if only_read:
+            return
+        try:
+            with self._explained():
                 self._base.execute(f"PRAGMA journal_mode={'TRUNCATE' if shared_disk else 'WAL'}")
                 self._base.execute(f"PRAGMA synchronous={self._usual}")
                 self._base.executescript(SCHEMA)
-        except sqlite3.Error as cause:
-            raise OutputError(f"{path}: expected a journal, got {cause}; name another folder with -o") from cause
+        except OutputError:
+            self.close()
+            raise
 
     # --- runs
 
@@ -98,19 +102,21 @@ class Journal:
 
     def runs(self) -> list[dict[str, Any]]:
         """Return every run, the first one first: id, started, ended, settings, and whether it lives."""
-        now = time.time()
-        rows = self._base.execute("SELECT id, machine, pid, ticks, started, beat, ended, settings FROM run ORDER BY 5")
+        columns, now = "id, machine, pid, ticks, started, beat, ended, settings", time.time()
+        with self._explained():
+            stated = [run_of(*row) for row in self._base.execute(f"SELECT {columns} FROM run ORDER BY started")]
         return [
             {
-                "id": name,
-                "machine": machine.split(" ")[0],
-                "pid": pid,
-                "started": started,
-                "ended": ended,
-                "settings": json.loads(settings),
-                "alive": ended is None and is_alive(Owner(machine, pid, ticks), beat_s=beat, now_s=now),
+                "id": run["id"],
+                "machine": run["machine"].split(" ")[0],
+                "pid": run["pid"],
+                "started": run["started"],
+                "ended": run["ended"],
+                "settings": run["settings"],
+                "alive": run["ended"] is None
+                and is_alive(Owner(run["machine"], run["pid"], run["ticks"]), beat_s=run["beat"], now_s=now),
             }
-            for name, machine, pid, ticks, started, beat, ended, settings in rows
+            for run in stated
         ]
 
     def take_over(self, run: str) -> list[Row]:
@@ -226,13 +232,15 @@ class Journal:
     def rows(self, where: str = "", values: tuple[Any, ...] = ()) -> list[Row]:
         """Return work, in the order of its outputs."""
         columns = "output, input, bytes, mtime_ns, settings, state, owner, sha256, key, kind, message, tries, details"
-        found = self._base.execute(f"SELECT {columns}, progress FROM work {where} ORDER BY output", values)
-        return [row_of(*columns) for columns in found]
+        with self._explained():
+            found = self._base.execute(f"SELECT {columns}, progress FROM work {where} ORDER BY output", values)
+            return [row_of(*columns) for columns in found]
 
     def events(self) -> list[tuple[float, str, str, str]]:
         """Return all that happened: time, run, output, what."""
-        found = self._base.execute("SELECT at, run, output, what FROM event ORDER BY rowid")
-        return [(at, run, unpack(output), what) for at, run, output, what in found]
+        with self._explained():
+            found = self._base.execute("SELECT at, run, output, what FROM event ORDER BY rowid")
+            return [(at, run, unpack(output), what) for at, run, output, what in found]
 
     def _log(self, run: str, output: str, what: str) -> None:
         self._base.execute("INSERT INTO event VALUES (?, ?, ?, ?)", (time.time(), run, pack(output), what))
@@ -240,25 +248,38 @@ class Journal:
     @contextmanager
     def _lasting(self) -> Iterator[None]:
         """Write what the body changes through to the disk."""
-        self._base.execute("PRAGMA synchronous=FULL")
+        with self._explained():
+            self._base.execute("PRAGMA synchronous=FULL")
         try:
             yield
         finally:
-            self._base.execute(f"PRAGMA synchronous={self._usual}")
+            with self._explained():
+                self._base.execute(f"PRAGMA synchronous={self._usual}")
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
         """Make a transaction of the body."""
-        try:
+        with self._explained():
             self._base.execute("BEGIN IMMEDIATE")
             try:
                 yield self._base
             except BaseException:
-                self._base.execute("ROLLBACK")
+                if self._base.in_transaction:  # some failures have ended it already
+                    self._base.execute("ROLLBACK")
                 raise
             self._base.execute("COMMIT")
-        except sqlite3.Error as cause:
-            raise OutputError(f"{self.path}: expected to write the journal, got {cause}; check the disk") from cause
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what SQLite says, and what does not fit in a row, into one of our errors."""
+        try:
+            yield
+        except (sqlite3.Error, DamagedRow) as cause:
+            line = " ".join(str(cause).split())[:200]
+            raise OutputError(
+                f"{self.path}: expected a journal that can be read and written, got {line}; check the disk; a journal "
+                "that is damaged may be moved away: the results are then made again with -y, or in another folder"
+            ) from cause
 
     def close(self) -> None:
         """Close it."""

@@ -93,7 +93,7 @@ def _result(file: Mapping[str, Any], pictured: bool) -> str:
 
 
 def _picture(data: str, name: str) -> str:
-    return f'<img alt="{name}" src="data:image/jpeg;base64,{data}">'
+    return f'<img alt="{name}" src="data:image/jpeg;base64,{_text(data)}">'
 
 
 def _path(value: object) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from streamsr.batch.journal import Journal
 from streamsr.batch.outputs import MIRROR, Destination
 from streamsr.batch.planning import journal_path, other_journals
-from streamsr.config import BatchSettings, GeneratorSettings, ReadSettings, UpscaleSettings
+from streamsr.config import BatchSettings
 from streamsr.errors import UsageError
 
 PLACES: dict[str, Callable[[BatchSettings], object]] = {
@@ -49,7 +50,8 @@ def last_run(
         asked: options that stand in the command itself.
 
     Raises:
-        UsageError: there was none, other shards are still at work, or an option contradicts the run's.
+        UsageError: there was none, other shards are still at work, an option contradicts the run's, or the journal does
+            not hold its settings.
     """
     shard = given.shard
     runs = _runs(journal_path(destination, shard))
@@ -61,18 +63,17 @@ def last_run(
         runs = sorted([*runs, *others], key=lambda run: float(run["started"]))
     if not runs:
         raise UsageError(f"{destination.root}: expected an earlier run to go on with, found none; name inputs")
-    stated = runs[-1]["settings"]
-    settings = _settings(stated["batch"])
+    names, lists, template, settings = _read(destination.root, runs[-1]["settings"])
     _refuse_other(settings, given, asked)
-    if destination.template not in (MIRROR, stated["template"]):
+    if destination.template not in (MIRROR, template):
         raise UsageError(
-            f"-o: expected the names of the run that goes on, {stated['template']}, got {destination.template}; "
+            f"-o: expected the names of the run that goes on, {template}, got {destination.template}; "
             "give the folder alone"
         )
     upscale = replace(settings.upscale, overwrite=settings.upscale.overwrite or given.upscale.overwrite)
     newer: dict[str, Any] = {field: getattr(given, field) for name, field in NEWER.items() if name in asked}
     settings = replace(settings, upscale=upscale, retry_failed=given.retry_failed, shard=shard, **newer)
-    return stated["inputs"], stated["lists"], Destination(destination.root, stated["template"]), settings
+    return names, lists, Destination(destination.root, template), settings
 
 
 def _refuse_other(stated: BatchSettings, given: BatchSettings, asked: Collection[str]) -> None:
@@ -97,10 +98,62 @@ def _runs(path: Path) -> list[dict[str, Any]]:
         return journal.runs()
 
 
-def _settings(stated: dict[str, Any]) -> BatchSettings:
-    upscale = stated["upscale"]
-    rate = upscale["read"]["rate"]
-    read = ReadSettings(**{**upscale["read"], "rate": None if rate is None else Fraction(rate)})
-    whole = UpscaleSettings(**{**upscale, "generator": GeneratorSettings(**upscale["generator"]), "read": read})
-    shard = stated["shard"]
-    return BatchSettings(**{**stated, "upscale": whole, "shard": None if shard is None else (shard[0], shard[1])})
+def _read(root: Path, stated: dict[str, Any]) -> tuple[list[str], list[str], str, BatchSettings]:
+    """Return inputs, lists, template and settings of a run."""
+    try:
+        names, lists, template = stated["inputs"], stated["lists"], stated["template"]
+        if not (fits(names, list[str]) and fits(lists, list[str]) and fits(template, str)):
+            raise TypeError("other values than names")
+        return names, lists, template, rebuilt(BatchSettings, stated["batch"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as cause:
+        raise UsageError(
+            f"{root}: expected the settings of the last run in the journal, got {type(cause).__name__}: {cause}; name "
+            "the inputs and the options instead"
+        ) from cause
+
+
+def rebuilt(kind: Any, stated: Any) -> Any:
+    """Return settings from their JSON form, every value of the type that it is to have.
+
+    Args:
+        kind: a dataclass of settings.
+        stated: what `dataclasses.asdict` and JSON made of one; fields that it lacks have their defaults.
+
+    Raises:
+        TypeError: a value of another type, or a field that there is not.
+    """
+    hints, values = get_type_hints(kind), {}
+    if not fits(stated, dict) or stated.keys() - hints.keys():
+        raise TypeError(f"{str(stated)[:40]!r} for {kind.__name__}")
+    for name, value in stated.items():
+        hint = hints[name]
+        if is_dataclass(hint):
+            value = rebuilt(hint, value)
+        elif Fraction in get_args(hint) and isinstance(value, str):
+            value = Fraction(value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        if not fits(value, hint):
+            raise TypeError(f"{str(value)[:40]!r} for {name}")
+        values[name] = value
+    return kind(**values)
+
+
+def fits(value: object, hint: Any) -> bool:
+    """Return whether a value is of an annotated type.
+
+    >>> fits(3, int | None), fits("x", Literal["a", "b"]), fits([1], list[str]), fits(True, int)
+    (True, False, False, False)
+    """
+    origin, inside = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in inside
+    if origin in (Union, UnionType):
+        return any(fits(value, one) for one in inside)
+    if origin is list:
+        return isinstance(value, list) and all(fits(one, inside[0]) for one in value)
+    if origin is tuple:
+        return isinstance(value, tuple) and len(value) == len(inside) and all(map(fits, value, inside))
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return isinstance(value, hint)

@@ -6,7 +6,12 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
+
+
+class DamagedRow(ValueError):
+    """A row of the journal that holds what no run writes."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,20 @@ class Again:
     anew: bool
 
 
+NONE = type(None)
+FIGURES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("frames",), (int,)),
+    **dict.fromkeys(("skipped", "fps", "share"), (int, float)),
+    **dict.fromkeys(("seconds",), (int, float, NONE)),
+    **dict.fromkeys(("runtime", "incomplete"), (str, NONE)),
+    **dict.fromkeys(("picture", "thumbnails"), (dict, NONE)),
+    **dict.fromkeys(("notices", "parts"), (list,)),
+}
+"""Types of what is told of work, done and under way."""
+
+TOLD = frozenset({"files", "frames", "seconds", "skipped"})
+"""What is known of every result."""
+
 RANKS = ("waiting", "failed", "running", "publishing", "done")
 """States from the one that says least of what became of a piece of work."""
 
@@ -103,8 +122,106 @@ def row_of(
     state: str,
     *others: Any,
 ) -> Row:
-    """Return a row of the table ``work``."""
+    """Return a row of the table ``work``.
+
+    Raises:
+        DamagedRow: it holds what no run writes.
+    """
     owner, sha256, key, kind, message, tries, details, progress = others
+    expect(bytes, output, source)
+    expect(str, settings, state, details, progress)
+    expect((str, NONE), owner, sha256, key, kind, message)
+    expect((int, NONE), num_bytes, mtime_ns)
+    expect(int, tries)
+    if state not in RANKS:
+        raise DamagedRow(f"the state {state!r}")
     entry = Entry(unpack(output), unpack(source), num_bytes, mtime_ns, settings)
+    if not is_inside(entry.output):
+        raise DamagedRow(f"the result {entry.output!r} outside its folder")
     known = {"owner": owner, "sha256": sha256, "key": key, "kind": kind, "message": message, "tries": tries}
-    return Row(entry, state, **known, details=json.loads(details), progress=json.loads(progress))
+    made, under_way = read_figures(details), read_figures(progress)
+    expect_files(made.get("files", []))
+    if state in ("publishing", "done") and (lacking := sorted(TOLD - made.keys())):
+        raise DamagedRow(f"a result without {lacking[0]}")
+    return Row(entry, state, **known, details=made, progress=under_way)
+
+
+def run_of(name: str, machine: str, pid: int, ticks: int, *others: Any) -> dict[str, Any]:
+    """Return a row of the table ``run``, its settings read.
+
+    Raises:
+        DamagedRow: it holds what no run writes.
+    """
+    started, beat, ended, settings = others
+    expect(str, name, machine, settings)
+    expect(int, pid, ticks)
+    expect((int, float), started, beat)
+    expect((int, float, NONE), ended)
+    known = {"id": name, "machine": machine, "pid": pid, "ticks": ticks, "started": started}
+    return {**known, "beat": beat, "ended": ended, "settings": read_object(settings)}
+
+
+def expect(kinds: Any, *values: object) -> None:
+    """Check the types of values.
+
+    Raises:
+        DamagedRow: one has another.
+    """
+    for value in values:
+        if not isinstance(value, kinds):
+            raise DamagedRow(f"the value {str(value)[:40]!r}")
+
+
+def read_figures(text: str) -> dict[str, Any]:
+    """Return the figures of a piece of work, those that are read again of the types that they have.
+
+    Raises:
+        DamagedRow: one has another.
+    """
+    found = read_object(text)
+    for name in found.keys() & FIGURES.keys():
+        expect(FIGURES[name], found[name])
+    expect(str, *found.get("notices", ()), *found.get("parts", ()))
+    if pictures := found.get("thumbnails"):
+        expect(str, pictures.get("original"), pictures.get("enlarged"))
+    return found
+
+
+def expect_files(files: object) -> None:
+    """Check the files of a result: what was or is to be renamed to what, below the root alone.
+
+    Raises:
+        DamagedRow: they are none, or lie outside.
+    """
+    expect(list, files)
+    for file in files if isinstance(files, list) else ():
+        expect(dict, file)
+        expect(str, *(file.get(name) for name in ("from", "to", "sha256")))
+        expect(int, file.get("bytes"))
+        if not (is_inside(file["from"]) and is_inside(file["to"])):
+            raise DamagedRow(f"the file {file['to']!r} outside its folder")
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name is that of a file below the root.
+
+    >>> is_inside("a/b.mkv"), is_inside("../b.mkv"), is_inside("/b.mkv")
+    (True, False, False)
+    """
+    path = PurePath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """Return a JSON object.
+
+    Raises:
+        DamagedRow: it is none.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as cause:
+        raise DamagedRow(f"text that is no JSON ({cause})") from cause
+    if not isinstance(found, dict):
+        raise DamagedRow(f"the value {str(found)[:40]!r}")
+    return found

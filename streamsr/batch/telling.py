@@ -16,6 +16,7 @@ from rich.text import Text
 
 from streamsr.batch.board import JOINING, BatchDisplay, Board, Desk, clock
 from streamsr.batch.failures import named
+from streamsr.errors import printable
 
 PLAIN_INTERVAL_S = 10.0
 MOST_DESKS = 16
@@ -45,12 +46,12 @@ def table_of(board: Board) -> Table:
 
 def cells_of(desk: Desk) -> list[str]:
     """Return the line of a worker."""
-    progress = desk.progress
+    progress, name = desk.progress, printable(Path(desk.name).name)
     if progress is None:
-        return [Path(desk.name).name, desk.part, "", "" if desk.part == JOINING else "starting", "", ""]
+        return [name, desk.part, "", "" if desk.part == JOINING else "starting", "", ""]
     total = "" if progress.num_frames is None else f"/{progress.num_frames}"
     figures = [f"{desk.share:.0%}", f"{progress.shown}{total}", f"{desk.rate:.1f}", f"{progress.skipped:.0%}"]
-    return [Path(desk.name).name, desk.part, *figures]
+    return [name, desk.part, *figures]
 
 
 def done_line(name: str, details: Mapping[str, Any], incomplete: str | None) -> str:
@@ -107,7 +108,7 @@ class TableDisplay:
             self._print(line, None)
 
     def _print(self, line: str, style: str | None) -> None:
-        self._live.console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+        self._live.console.print(printable(line), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 class LineDisplay:
@@ -143,7 +144,7 @@ class LineDisplay:
             self._print(self._console, line)
 
     def _print(self, console: Console, line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 class JsonLines:

@@ -1,4 +1,8 @@
-"""Weight files of feature networks: recognised by their keys, checked name by name, never unpickled."""
+"""Weight files of feature networks: recognised by their keys, checked name by name.
+
+Those of torch are read by its restricted unpickler (``weights_only``), which makes tensors and plain values and nothing
+else; the others are safetensors.
+"""
 
 from __future__ import annotations
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 
 from streamsr.config import usable_cores
 from streamsr.engine import Engine
 from streamsr.errors import EngineError
 from streamsr.runtimes.base import Pictures
+from streamsr.runtimes.untold_onnxruntime import onnxruntime
 
 
 class ONNXRuntimeGenerator:
@@ -41,10 +41,13 @@ class ONNXRuntimeGenerator:
     def generate(self, pictures: Pictures, out: Pictures | None = None) -> Pictures:
         """Enlarge pictures; see `streamsr.runtimes.base.Generator.generate`."""
         session = self._session(pictures.dtype.str)
-        result: Pictures = session.run(None, {"lr": pictures})[0]
-        if out is None:
-            return result
-        np.copyto(out, result)
+        try:
+            result: Pictures = session.run(None, {"lr": pictures})[0]
+            if out is None:
+                return result
+            np.copyto(out, result)
+        except Exception as cause:  # its errors share no class but this
+            raise self._refusal(cause) from cause
         return out
 
     def _session(self, dtype: str) -> onnxruntime.InferenceSession:
@@ -55,11 +58,14 @@ class ONNXRuntimeGenerator:
             model = self._model(dtype)
             try:
                 session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-            except Exception as cause:  # its errors share no class but this
-                line = " ".join(str(cause).split())[:200]
-                raise EngineError(f"{self.engine.name}: expected a network ONNX Runtime runs, got {line}") from cause
+            except Exception as cause:
+                raise self._refusal(cause) from cause
             self._sessions[dtype] = session
         return self._sessions[dtype]
+
+    def _refusal(self, cause: Exception) -> EngineError:
+        line = " ".join(str(cause).split())[:200]
+        return EngineError(f"{self.engine.name}: expected a network ONNX Runtime runs, got {line}")
 
     def _model(self, dtype: str) -> bytes:
         eight_bit = np.dtype(dtype) == np.uint8

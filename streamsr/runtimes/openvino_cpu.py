@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
-import openvino as ov
 
 from streamsr.config import usable_cores
 from streamsr.engine import Engine
-from streamsr.errors import EngineError
+from streamsr.errors import EngineError, StreamsrError
 from streamsr.runtimes.base import Pictures
 from streamsr.runtimes.openvino_graph import build_student, end_in_phases
+from streamsr.runtimes.untold_openvino import ov
 
 COMPILED_SHAPES = 12
 """Compiled shapes kept; a compile takes tens of milliseconds and each holds its own activations."""
@@ -98,15 +100,16 @@ class OpenVINOGenerator:
 
     def generate(self, pictures: Pictures, out: Pictures | None = None) -> Pictures:
         """Enlarge pictures; see `streamsr.runtimes.base.Generator.generate`."""
-        launch = self._launch(pictures.shape, pictures.dtype)
         num, channels, height, width = pictures.shape
         if out is None:
             out = np.empty((num, channels, height * self.scale, width * self.scale), pictures.dtype)
-        request, phases = launch.request, launch.phases
-        request.set_input_tensor(ov.Tensor(pictures, shared_memory=bool(pictures.flags.writeable)))
-        if phases is None:
-            request.set_output_tensor(ov.Tensor(out, shared_memory=True))
-        request.infer()
+        with self._explained():
+            launch = self._launch(pictures.shape, pictures.dtype)
+            request, phases = launch.request, launch.phases
+            request.set_input_tensor(ov.Tensor(pictures, shared_memory=bool(pictures.flags.writeable)))
+            if phases is None:
+                request.set_output_tensor(ov.Tensor(out, shared_memory=True))
+            request.infer()
         if phases is not None:
             shuffle_phases(phases, out, self.scale)
         return out
@@ -116,14 +119,21 @@ class OpenVINOGenerator:
         if key in self._launches:
             self._launches.move_to_end(key)
             return self._launches[key]
-        try:
-            self._launches[key] = self._prepared(shape, dtype)
-        except RuntimeError as cause:
-            line = " ".join(str(cause).split())[:200]
-            raise EngineError(f"{self.engine.name}: expected a network that OpenVINO runs, got {line}") from cause
+        self._launches[key] = self._prepared(shape, dtype)
         if len(self._launches) > COMPILED_SHAPES:
             self._launches.popitem(last=False)
         return self._launches[key]
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what OpenVINO says of a network into one of our errors; some damage it only meets as text or a list."""
+        try:
+            yield
+        except StreamsrError:
+            raise
+        except (RuntimeError, ValueError, TypeError, LookupError) as cause:
+            line = " ".join(str(cause).split())[:200]
+            raise EngineError(f"{self.engine.name}: expected a network that OpenVINO runs, got {line}") from cause
 
     def _prepared(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Launch:
         model = self._model(shape, dtype)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset13 as op
+
+from streamsr.runtimes.untold_openvino import op, ov
 
 Weights = Mapping[str, NDArray[np.float32]]
 

@@ -9,9 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from av.error import FFmpegError
-
-from streamsr.errors import DiskFull, OutputError, StreamsrError
+from streamsr.errors import DiskFull, OutputError
 from streamsr.frame import Frame
 from streamsr.sinks.base import SinkReport, SourceFacts
 from streamsr.sinks.containers import MovieFile, choose_offset, muxer_of, refuse_codec
@@ -147,6 +145,9 @@ class RecordingSink:
         except OutputError as failure:
             self._keep_partial()
             raise self._say_kept(failure) from failure
+        except BaseException:
+            self._keep_partial()
+            raise
 
     def _movie_for(self, frame: Frame) -> MovieFile:
         """Return the open file for frames of this shape; a new shape ends the last one and begins a new part."""
@@ -238,7 +239,7 @@ class RecordingSink:
         """End what there is as well as it can be; the error that led here is the one that counts."""
         try:
             self._finish_movie(drain=not isinstance(error, DiskFull))
-        except (StreamsrError, ValueError, FFmpegError) as failure:
+        except Exception as failure:
             log.warning("closing %s: %s", self.path.name, failure)
         self._keep_partial()
 

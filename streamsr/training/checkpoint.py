@@ -1,4 +1,7 @@
-"""Checkpoints: written aside, flushed, renamed; the last three kept; weights only, nothing unpickled."""
+"""Checkpoints: written aside, flushed, renamed; the last three kept.
+
+They are read by torch's restricted unpickler (``weights_only``), which makes tensors and plain values and nothing else.
+"""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def choose_layers(layers: Sequence[int], loss_db: Callable[[tuple[int, ...]], fl
 
 def mean_psnr(graph: bytes, scenes: Sequence[Scene]) -> dict[str, float]:
     """Return luma PSNR in dB inside the field of view, averaged over the pictures of each set."""
-    import onnxruntime
+    from streamsr.runtimes.untold_onnxruntime import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
