@@ -4,6 +4,10 @@ Both stand at two ends of one training, and networks between them give pictures 
 Wang et al. 2018, ESRGAN, section 3.4). A blend is a choice: it is farther from the truth in the perceptual distance and
 nearer in error, round reflections too. So, unlike a run that is shipped, it replaces what is there, and its card says
 so.
+
+Between the ends the colour of the whole picture drifts, at x4 by up to four grey levels of red: batch normalisation
+does not blend. The bias of the last convolution is set so that on training crops the mean of each channel is the
+input's.
 """
 
 from __future__ import annotations
@@ -11,18 +15,31 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from streamsr.engine import Engine, read_engine
 from streamsr.errors import UsageError
 from streamsr.models.srgan import SRGANGenerator
 from streamsr.training.card import with_blend, with_quality
+from streamsr.training.data import Pair, bicubic_down, load_pairs
 from streamsr.training.measure import Perceptual, measure_engine
 from streamsr.training.networks import load_weights
+from streamsr.training.pretrain import enlarge
 from streamsr.training.run import floats_of
 from streamsr.training.ship import judged, put_in_place, replace, write_srgan
+
+CENTRED_FRAMES = 8
+"""Training frames of each set on which colour is centred."""
+
+CENTRED_PX = 64
+"""Side of the crop of each, in input pixels."""
+
+EDGE_PX = 4
+"""Input pixels at a crop's border that are left out: the reduction sees beyond it there."""
 
 
 def blend_engine(there: Path, stage: Path, part: float, data: Path, *, perceptual: Perceptual | None = None) -> None:
@@ -47,6 +64,7 @@ def blend_engine(there: Path, stage: Path, part: float, data: Path, *, perceptua
     with torch.no_grad():
         for ours, theirs in zip(floats_of(blended), floats_of(first), strict=True):
             ours.lerp_(theirs, 1 - part)
+        recentre(blended, load_pairs(data, "train", engine.scale, colour="rgb", most_per_set=CENTRED_FRAMES))
     with tempfile.TemporaryDirectory(prefix=".making-", dir=there.parent) as made_in:
         folder = Path(made_in) / there.name
         write_srgan(folder, blended, kind=engine.kind)
@@ -58,6 +76,25 @@ def blend_engine(there: Path, stage: Path, part: float, data: Path, *, perceptua
         for kept in there.glob("stage-*.toml"):
             shutil.copy(kept, folder / kept.name)
         put_in_place(folder, there)
+
+
+def recentre(generator: SRGANGenerator, pairs: Sequence[Pair]) -> None:
+    """Move the last bias so that what is brought down again has the mean of its input, channel by channel.
+
+    Args:
+        generator: changed.
+        pairs: from the middle of each, crops of `CENTRED_PX` input pixels are taken.
+    """
+    shifts = []
+    for pair in pairs:
+        top, left = (max(0, (side - CENTRED_PX) // 2) for side in pair.lr.shape[:2])
+        lr = np.ascontiguousarray(pair.lr[top : top + CENTRED_PX, left : left + CENTRED_PX])
+        back = bicubic_down(enlarge(generator, lr), generator.scale)
+        inside = slice(EDGE_PX, -EDGE_PX), slice(EDGE_PX, -EDGE_PX)
+        shifts.append((back[inside].astype(np.float64) - lr[inside]).mean(axis=(0, 1)))
+    bias = generator.tail.bias
+    assert bias is not None
+    bias -= torch.from_numpy(np.mean(shifts, axis=0) / 255.0).to(bias)
 
 
 def loaded(engine: Engine) -> SRGANGenerator:
