@@ -44,6 +44,9 @@ RESULT = ROOT / "benchmarks" / "results" / "retrained.json"
 PLOT = RESULT.with_suffix(".png")
 OURS = ("tiny", "fast")
 FAMILIES = ("fsrcnn", "fsrcnn-wide", "espcn", "compact-s", "span-s", "resnet-s")
+TICKS = (10, 20, 40, 80)
+"""Thousand multiply-adds that the plot names."""
+
 CONTENDERS = [f"{name}-x{scale}" for scale in (2, 4) for name in (*OURS, *FAMILIES)]
 
 
@@ -132,9 +135,12 @@ def drawn_plot(networks: dict[str, Any]) -> bytes:
             family = name.removesuffix(f"-x{scale}")
             place, ours = (row["macs_per_pixel"] / 1000, mean_gain(row)), family in OURS
             axes.scatter(*place, s=46, marker="o" if ours else "s", color="#c0392b" if ours else "#4a6fa5")
-            axes.annotate(family, place, textcoords="offset points", xytext=(5, 4), fontsize=9)
+            axes.annotate(family, place, textcoords="offset points", xytext=(5, 4 if ours else -11), fontsize=9)
         axes.set_xscale("log")
-        axes.margins(x=0.18, y=0.12)
+        axes.set_xlim(10, 130)
+        axes.set_xticks(TICKS, [str(tick) for tick in TICKS])
+        axes.minorticks_off()
+        axes.margins(y=0.12)
         axes.set_xlabel("thousand multiply-adds a low-resolution pixel")
         axes.set_ylabel("luma PSNR over bicubic, dB")
         axes.set_title(f"x{scale}, retrained alike", fontsize=10)
