@@ -390,29 +390,39 @@ def test_no_checkpoint_is_no_state(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "nowhere") is None
 
 
-FULL: list[tuple[Exception, type[OutputError]]] = [
+FULL: list[tuple[OSError, type[OutputError]]] = [
     (OSError(errno.ENOSPC, "No space left on device"), DiskFull),
-    (RuntimeError("[enforce fail at inline_container.cc:672] .\nunexpected pos 704 vs 598"), OutputError),
+    (OSError(errno.EIO, "Input/output error"), OutputError),
 ]
 
 
-def filling(cause: Exception) -> Callable[..., None]:
-    """Return a ``torch.save`` that writes a little and fails."""
+def failing(cause: BaseException) -> Callable[[int], None]:
+    """Return an ``os.fsync`` that fails: what was written until then is half a file."""
 
-    def save(state: Any, file: Any) -> None:
-        file.write(b"the first half")
+    def sync(file: int) -> None:
         raise cause
 
-    return save
+    return sync
 
 
-@pytest.mark.parametrize(("cause", "kind"), FULL, ids=["os", "torch"])
+def test_an_interrupt_while_a_checkpoint_is_written_is_one_and_leaves_the_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path, 1, {"step": 1})
+    monkeypatch.setattr("streamsr.training.checkpoint.os.fsync", failing(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, 2, {"step": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.pt"]
+    assert load_checkpoint(tmp_path) == {"step": 1}
+
+
+@pytest.mark.parametrize(("cause", "kind"), FULL, ids=["full", "broken"])
 def test_a_full_disk_ends_a_run_in_one_line_and_leaves_the_earlier_checkpoints(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: Exception, kind: type[OutputError]
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: OSError, kind: type[OutputError]
 ) -> None:
     Pretraining(settings_for(data, tmp_path, steps=4)).run()
     before = state_of(tmp_path)
-    monkeypatch.setattr(torch, "save", filling(cause))
+    monkeypatch.setattr("streamsr.training.checkpoint.os.fsync", failing(cause))
     with pytest.raises(kind, match=r"step-00000006\.pt: expected room to write, .*; kept step-00000002") as caught:
         Pretraining(settings_for(data, tmp_path)).run()
     assert type(caught.value) is kind

@@ -6,6 +6,7 @@ They are read by torch's restricted unpickler (``weights_only``), which makes te
 from __future__ import annotations
 
 import errno
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,12 +35,15 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
         OutputError: it cannot be written; the earlier ones are intact.
     """
     path = folder / f"step-{step:08d}.pt"
-    with saying_what_is_kept(path, folder, RuntimeError):  # which torch makes of a full disk
+    # In memory first: torch makes an error of its own of whatever ends a write, a full disk or an interrupt.
+    content = io.BytesIO()
+    torch.save(state, content)
+    with saying_what_is_kept(path, folder):
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(".step-*.part"):
             left.unlink()
         with written_aside(path) as aside, aside.open("wb") as file:
-            torch.save(state, file)
+            file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
     for old in sorted(folder.glob("step-*.pt"))[:-KEEP]:
@@ -61,23 +65,21 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def saying_what_is_kept(path: Path, checkpoints: Path, *also: type[Exception]) -> Iterator[None]:
+def saying_what_is_kept(path: Path, checkpoints: Path) -> Iterator[None]:
     """Turn what the body could not write into one line that names the checkpoints that are left.
 
     Args:
         path: of what is written.
         checkpoints: their folder.
-        also: errors that stand for one of the system in the body.
 
     Raises:
         OutputError: something could not be written; `DiskFull` where there is no room.
     """
-    failures: tuple[type[Exception], ...] = (OSError, *also)
     try:
         yield
-    except StreamsrError:
+    except StreamsrError:  # an OutputError is an error of the system too
         raise
-    except failures as cause:
+    except OSError as cause:
         kept = ", ".join(old.name for old in sorted(checkpoints.glob("step-*.pt"))) or "no checkpoint"
         kind = DiskFull if getattr(cause, "errno", None) == errno.ENOSPC else OutputError
         line = " ".join(str(cause).split())[:120]
