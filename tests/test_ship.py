@@ -293,6 +293,10 @@ def test_a_blend_replaces_the_adversarial_engine_and_says_so(
     assert text.count("**Quality.**") == text.count("**Precision.**") == 1
     metrics = json.loads((adversarial / "metrics.json").read_text())
     assert f"{metrics['test']['fp32']['one']['field_of_view']:.2f}" in text
+    kept = contents(adversarial)
+    with pytest.raises(UsageError, match="got a blend already"):
+        blend_engine(adversarial, stage, 0.25, data, perceptual=perceptual)
+    assert contents(adversarial) == kept
     for ours, theirs, part in ((stage, adversarial, 0.5), (adversarial, adversarial, 0.5), (adversarial, stage, 1.5)):
         kept = contents(ours)
         with pytest.raises(UsageError, match="expected a"):

@@ -60,6 +60,8 @@ def blend_engine(there: Path, stage: Path, part: float, data: Path, *, perceptua
     refuse_others(engine, start, part)
     if not (there / "card.md").is_file():
         raise UsageError(f"{there}: expected an engine with its card.md, got none; ship it anew")
+    if "**Blend.**" in (there / "card.md").read_text(encoding="utf-8"):
+        raise UsageError(f"{there}: expected undiluted weights, got a blend already; ship the run anew first")
     blended, first = loaded(engine), loaded(start)
     with torch.no_grad():
         for ours, theirs in zip(floats_of(blended), floats_of(first), strict=True):

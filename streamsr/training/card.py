@@ -9,10 +9,11 @@ from streamsr.training.record import RunRecord, ShippedRecord, is_robust
 from streamsr.training.settings import DistillSettings, GanSettings, PretrainSettings
 
 DATA = """Train sides of five sets, each set drawn equally often, crops of the dark surround left out; no exam day,
-sequence or surgery is on two sides. CVC-ClinicDB (Bernal et al. 2015) and CVC-ColonDB (Bernal et al. 2012): research
-and education, no commercial use. BKAI-IGH NeoPolyp-Small (Lan et al. 2021, NeoUNet): competition data, taken as
-non-commercial research. WCEBleedGen (Zenodo 10.5281/zenodo.10156571): licence not verified. Intermountain-Stanford
-laparoscopy: MIT. **The weights are for research.**"""
+sequence or surgery is on two sides; capsule has no patient numbers and was cut by order, so sides may share patients.
+CVC-ClinicDB (Bernal et al. 2015) and CVC-ColonDB (Bernal et al. 2012): research and education, no commercial use.
+BKAI-IGH NeoPolyp-Small (Lan et al. 2021, NeoUNet): competition data, taken as non-commercial research. WCEBleedGen
+(Zenodo 10.5281/zenodo.10156571): licence not verified. Intermountain-Stanford laparoscopy: MIT.
+**The weights are for research.**"""
 
 FIDELITY = """Fidelity weights: they lower the error against the truth and add no texture of their own, but detail
 finer than the camera's is an estimate, and no medical claim is made. {inputs} Spots of reflection are enlarged like
