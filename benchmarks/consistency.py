@@ -25,9 +25,9 @@ from streamsr.frame import Colour, Frame, PlaneLayout
 from streamsr.runtimes import load_generator
 from streamsr.upscaler import FrameUpscaler
 
-ENGINES = ("tiny-x2", "fast-x2", "quality-x2", "tiny-x4", "fast-x4", "quality-x4")
+ENGINES = ("tiny-x2", "fast-x2", "fast-x2-robust", "quality-x2", "tiny-x4", "fast-x4", "quality-x4")
 SIZES = ((320, 240), (640, 480))
-RGB_ENGINES = ("srresnet-x4", "srgan-x4")
+RGB_ENGINES = ("srresnet-x2", "srgan-x2", "srresnet-x4", "srgan-x4")
 RGB_SIZES = ((160, 120),)
 """Their networks do some thirty times the arithmetic of fast-x4 for a pixel."""
 BUDGET_S = 12.0

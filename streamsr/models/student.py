@@ -51,7 +51,8 @@ SPECS: dict[str, StudentSpec] = {
     for scale in (2, 4)
 }
 """All are one plain chain on luma. ``quality`` has no residual groups: additions between layers would have to be
-quantised too, and the chain already stands above SRResNet; whether groups, or students on RGB, would pay was not tried."""
+quantised too, and the chain stands above SRResNet as it is; whether groups, or students on RGB, would pay was not
+tried."""
 
 
 def bilinear_taps(scale: int) -> Tensor:
