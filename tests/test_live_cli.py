@@ -97,14 +97,22 @@ def test_tampered_weights_are_refused_before_anything_is_shown(tmp_path: Path) -
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_it_in_time_with_the_summary(number: signal.Signals) -> None:
     command = [sys.executable, "-m", "streamsr", "live", SOURCE, "--view", "none", "-m", "tiny-x2", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    heard = signal.signal(number, signal.SIG_DFL)  # else a deaf parent's children are deaf too
+    try:
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(number, heard)
+    with running:
         assert running.stderr is not None
         for line in running.stderr:
             if "ready" in line:
                 break
         running.send_signal(number)
         started = time.monotonic()
-        output, _ = running.communicate(timeout=30)
+        try:
+            output, _ = running.communicate(timeout=30)
+        finally:
+            running.kill()
         assert time.monotonic() - started < 10
     assert running.returncode == 130
     assert json.loads(output)["frames_in"] > 0
