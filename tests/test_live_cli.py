@@ -119,7 +119,8 @@ def test_an_interrupt_ends_it_in_time_with_the_summary(number: signal.Signals) -
 
 
 CLOSED_TERMINAL = """
-import fcntl, sys, termios
+import fcntl, signal, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 sys.argv[0] = "streamsr"
 from streamsr.__main__ import main
