@@ -174,7 +174,7 @@ def test_a_recording_has_the_times_of_arrival_to_a_millisecond() -> None:
     assert row["seen"] >= row["frames"] / 2 >= 5
     assert row["out_of_order"] == 0
     assert row["time_error"]["max_ms"] <= 1.001
-    assert row["files"] >= 1  # more where a starved machine left a silence in the feed
+    assert row["files"] == 1
 
 
 @pytest.mark.needs_display

@@ -56,8 +56,8 @@ class AdversarialTraining(GeneratorRun[GanSettings]):
         if self.colour != "rgb":
             raise UsageError(f"expected a model on RGB, as the features are, got {settings.model}; use srgan-x2 or -x4")
         self.start_from(settings.start)
-        self._start = copy.deepcopy(self.networks["average"])
-        self._blended = copy.deepcopy(self._start)
+        # The start's weights, and the blend that is made of them and of what was trained.
+        self._ends = [copy.deepcopy(self.networks["average"]) for _ in range(2)] if settings.blend < 1 else []
         try:
             discriminator = SRGANDiscriminator(size_px=settings.patch_px * self.scale)
         except ValueError as cause:
@@ -89,12 +89,12 @@ class AdversarialTraining(GeneratorRun[GanSettings]):
     def averaged(self) -> nn.Module:
         """Return the averaged network, blended with the start's weights as the settings say."""
         average = self.networks["average"]
-        if self.settings.blend == 1:
+        if not self._ends:
             return average
-        networks = (self._blended, self._start, average)
-        for blended, start, trained in zip(*(floats_of(network) for network in networks), strict=True):
+        first, made = self._ends
+        for start, trained, blended in zip(*map(floats_of, (first, average, made)), strict=True):
             torch.lerp(start, trained, self.settings.blend, out=blended)
-        return self._blended
+        return made
 
     def rate_factor(self, name: str) -> float:
         """Return a network's rate as a multiple of the schedule's."""
