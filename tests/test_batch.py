@@ -9,8 +9,10 @@ import random
 import signal
 import sqlite3
 import subprocess
+import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -333,6 +335,24 @@ def test_two_runs_at_once_do_nothing_twice(tmp_path: Path) -> None:
         outputs = [output for output, happened in events if happened == what]
         assert len(outputs) == len(set(outputs)) == 8
     assert len(tree_of(out)) == 16
+
+
+def test_a_journal_waits_where_sqlite_itself_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal.sqlite"
+    connect = partial(sqlite3.connect, timeout=0, isolation_level=None, check_same_thread=False)
+    other = connect(path)
+    other.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr("sqlite3.connect", lambda place, *, uri, timeout: connect(place, uri=uri))
+    with monkeypatch.context() as short:
+        short.setattr("streamsr.batch.journal.BUSY_S", 0.05)
+        with pytest.raises(OutputError, match="locked"):
+            Journal(path)
+    soon = threading.Timer(0.1, lambda: other.execute("COMMIT"))
+    soon.start()
+    with Journal(path) as journal:
+        assert journal.rows() == []
+    soon.join()
+    other.close()
 
 
 def test_a_plan_that_another_run_overtook_does_nothing_again(tmp_path: Path) -> None:

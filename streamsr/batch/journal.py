@@ -40,6 +40,8 @@ CREATE INDEX IF NOT EXISTS work_state ON work (state);
 
 BUSY_S = 60.0
 """How long another run's transaction is waited for; each takes milliseconds."""
+AGAIN_S = 0.01
+"""Between two tries where SQLite does not wait by itself."""
 
 
 class Journal:
@@ -65,12 +67,28 @@ class Journal:
             return
         try:
             with self._explained():
-                self._base.execute(f"PRAGMA journal_mode={'TRUNCATE' if shared_disk else 'WAL'}")
-                self._base.execute(f"PRAGMA synchronous={self._usual}")
-                self._base.executescript(SCHEMA)
+                self._make("TRUNCATE" if shared_disk else "WAL")
         except OutputError:
             self.close()
             raise
+
+    def _make(self, mode: str) -> None:
+        """Set the way of writing and make the tables, however many others do so at this moment.
+
+        SQLite does not wait for a lock where the way of writing changes: it says at once that the file is locked
+        (https://sqlite.org/c3ref/busy_handler.html, on deadlocks), so we wait.
+        """
+        until_s = time.monotonic() + BUSY_S
+        while True:
+            try:
+                self._base.execute(f"PRAGMA journal_mode={mode}")
+                self._base.execute(f"PRAGMA synchronous={self._usual}")
+                self._base.executescript(SCHEMA)
+                return
+            except sqlite3.OperationalError as cause:
+                if "locked" not in str(cause) or time.monotonic() > until_s:
+                    raise
+                time.sleep(AGAIN_S)
 
     # --- runs
 
