@@ -190,6 +190,20 @@ def test_metrics_are_of_both_sides_every_form_and_every_set(data: Path, trained:
         assert any(figures["within_level"] < 0.999 for figures in side["fp32"].values()), "the projection is needed"
 
 
+def test_the_distance_is_of_both_sides_and_in_the_card(
+    data: Path, trained: Path, engines: Path, perceptual: Perceptual
+) -> None:
+    folder = ship(trained, engines, perceptual=perceptual)
+    metrics, text = json.loads((folder / "metrics.json").read_text()), (folder / "card.md").read_text()
+    for side in metrics.values():
+        for form in ("bicubic", "projected"):
+            distances = [side[form][name]["lpips_like"] for name in ("one", "two")]
+            assert all(distance > 0 for distance in distances)
+            assert f"| {form} | {distances[0]:.4f} | {distances[1]:.4f} |" in text
+    measure_again(folder, data)
+    assert "LPIPS" not in (folder / "card.md").read_text(), "what was not measured is not told"
+
+
 @pytest.mark.usefixtures("in_torch")
 @pytest.mark.parametrize(("model", "runtime"), [("srresnet-x2", "torch"), ("srgan-x2", "openvino")])
 def test_a_generators_convolutions_are_float16_and_lose_less_than_a_level(

@@ -70,13 +70,18 @@ def quality(metrics: dict[str, Any]) -> list[str]:
     ]
     sides = [side for side in ("val", "val_degraded", "test") if side in metrics]
     parts += [table(metrics, side, "field_of_view", 2) for side in sides]
-    if "lpips_like" in next(iter(metrics["test"]["bicubic"].values())):
+    if told := [side for side in ("val", "test") if has_distance(metrics[side])]:
         parts.append(
             "LPIPS-like distance, smaller is nearer (SqueezeNet 1.1 trunk with LPIPS v0.1's linear layers; the "
             "trunk is not proven the one they were fitted on, so these are no LPIPS figures)."
         )
-        parts.append(table(metrics, "test", "lpips_like", 4))
+        parts += [table(metrics, side, "lpips_like", 4) for side in told]
     return parts
+
+
+def has_distance(figures: dict[str, Any]) -> bool:
+    """Return whether the LPIPS-like distance was measured on a side."""
+    return "lpips_like" in next(iter(figures["bicubic"].values()))
 
 
 def with_quality(text: str, metrics: dict[str, Any]) -> str:

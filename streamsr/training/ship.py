@@ -54,7 +54,7 @@ def ship(
         engines: where engine folders are.
         name: of the engine; the model's name when None.
         data: folder of the data; the run's own when None.
-        perceptual: weights of the LPIPS-like distance, which judges adversarial weights.
+        perceptual: weights of the LPIPS-like distance, which is then measured too; it judges adversarial weights.
         int8: whether an INT8 form is wanted.
 
     Returns:
@@ -75,12 +75,11 @@ def ship(
     with tempfile.TemporaryDirectory(prefix=".making-", dir=engines) as made_in:
         folder = Path(made_in) / name
         write_files(folder, plain(network), data, record, int8=int8)
-        judge = perceptual if record.kind == "gan" else None
-        sides = judged(folder, data, judge, robust=is_robust(record))
+        sides = judged(folder, data, perceptual, robust=is_robust(record))
         if lossy := int8_losses(sides):
             refuse_lossy(engines / name, lossy)
             leave_out_int8(folder)
-            sides = judged(folder, data, judge, robust=is_robust(record))
+            sides = judged(folder, data, perceptual, robust=is_robust(record))
         refuse_worse(engines / name, sides, data, perceptual)
         metrics = {**sides, "test": measure_engine(folder, data, split="test", perceptual=perceptual)}
         replace(folder / "metrics.json", json.dumps(metrics, indent=1).encode() + b"\n")
@@ -127,7 +126,7 @@ def add_int8(there: Path, data: Path, *, perceptual: Perceptual | None = None) -
     with tempfile.TemporaryDirectory(prefix=".making-", dir=there.parent) as made_in:
         folder = Path(made_in) / there.name
         write_engine(folder, student, int8_form(student, data, degrades=robust), kind=engine.kind)
-        sides = judged(folder, data, None, robust=robust)
+        sides = judged(folder, data, perceptual, robust=robust)
         if lossy := int8_losses(sides):
             raise EngineError(f"{there.name}: expected INT8 to lose at most {INT8_LOSS_DB} dB, got {lossy}; not added")
         metrics = {**sides, "test": measure_engine(folder, data, split="test", perceptual=perceptual)}
@@ -145,13 +144,13 @@ def measure_again(folder: Path, data: Path, *, perceptual: Perceptual | None = N
     Raises:
         EngineError: the engine is damaged, or has no card.
     """
-    judge = perceptual if read_engine(folder).kind == "adversarial" else None
+    read_engine(folder)
     if not (folder / "card.md").is_file():
         raise EngineError(f"{folder}: expected an engine with its card.md, got none; ship it anew")
     settings = folder / "train.toml"
     robust = settings.is_file() and ROBUST_LINE in settings.read_text(encoding="utf-8")
     metrics = {
-        **judged(folder, data, judge, robust=robust),
+        **judged(folder, data, perceptual, robust=robust),
         "test": measure_engine(folder, data, split="test", perceptual=perceptual),
     }
     replace(folder / "metrics.json", json.dumps(metrics, indent=1).encode() + b"\n")
