@@ -6,14 +6,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from benchmarks import retrained
-from benchmarks.peers.networks import PEERS, Compact, Disp, Espcn, Fsrcnn, Peer, Span
+from benchmarks import retrained, variants
+from benchmarks.peers.networks import PEERS, Branches, Compact, Disp, Espcn, Fsrcnn, Peer, Span, StudentVariant
 from streamsr.errors import UsageError
-from streamsr.models.student import SPECS
+from streamsr.models.student import SPECS, BranchedStudent
+from streamsr.training.data import luma_of
 from tests.frames import make_data
 
 
@@ -29,15 +31,15 @@ def parameters(network: nn.Module) -> int:
 @pytest.mark.parametrize("name", PEERS)
 def test_output_is_scale_times_the_input(name: str) -> None:
     network = PEERS[name]()
-    scale = int(name[-1])
+    scale, colours = int(name[-1]), network.colours
     assert network.scale == scale
-    assert network(torch.rand(2, 1, 7, 9)).shape == (2, 1, 7 * scale, 9 * scale)
+    assert network(torch.rand(2, colours, 7, 9)).shape == (2, colours, 7 * scale, 9 * scale)
 
 
 @pytest.mark.parametrize("name", PEERS)
 def test_gradient_reaches_every_parameter(name: str) -> None:
     network = PEERS[name]()
-    network(torch.rand(1, 1, 12, 12)).square().mean().backward()
+    network(torch.rand(1, network.colours, 12, 12)).square().mean().backward()
     for parameter_name, parameter in network.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert float(parameter.grad.abs().sum()) > 0, parameter_name
@@ -48,7 +50,7 @@ def test_reach_is_the_stated_radius(name: str) -> None:
     network = PEERS[name]().double()
     radius = network.receptive_radius_px
     side, scale = 2 * radius + 5, network.scale
-    luma = torch.rand(1, 1, side, side, dtype=torch.float64, requires_grad=True)
+    luma = torch.rand(1, network.colours, side, side, dtype=torch.float64, requires_grad=True)
     middle = side // 2
     block = network(luma)[..., middle * scale : (middle + 1) * scale, middle * scale : (middle + 1) * scale]
     (gradient,) = torch.autograd.grad(block.square().sum(), luma)
@@ -95,7 +97,7 @@ def test_costs_are_the_published_ones(network: Peer, macs: int, published: int) 
 @pytest.mark.parametrize("name", PEERS)
 def test_collapsed_network_computes_the_same_at_the_same_cost(name: str) -> None:
     network = PEERS[name]().double()
-    luma = torch.rand(1, 1, 10, 11, dtype=torch.float64)
+    luma = torch.rand(1, network.colours, 10, 11, dtype=torch.float64)
     before, macs = network(luma), network.macs_per_pixel
     collapsed = network.collapse()
     torch.testing.assert_close(collapsed(luma), before)
@@ -127,6 +129,20 @@ def test_small_relatives_cost_at_most_what_fast_costs_and_not_much_less(scale: i
         assert 0.85 * fast <= macs <= fast, (family, macs, fast)
 
 
+@pytest.mark.parametrize("scale", [2, 4])
+def test_variants_are_our_students_but_for_what_is_tried(scale: int) -> None:
+    quality, fast = SPECS[f"quality-x{scale}"], SPECS[f"fast-x{scale}"]
+    assert PEERS[f"quality-groups-x{scale}"]().macs_per_pixel == quality.macs_per_pixel
+    more = 9 * fast.channels * 2 * (1 + scale**2)
+    assert PEERS[f"fast-rgb-x{scale}"]().macs_per_pixel == fast.macs_per_pixel + more
+    plain = StudentVariant(scale, channels=fast.channels, depth=fast.depth)
+    ours, branches = BranchedStudent(fast), [part for part in plain.modules() if isinstance(part, Branches)]
+    for layer, (weight, bias) in zip(branches, ours.collapsed_weights(), strict=True):
+        layer.absorb(weight, bias)
+    luma = torch.rand(1, 1, 7, 9)
+    torch.testing.assert_close(plain(luma), ours(luma), atol=1e-5, rtol=0)
+
+
 def test_every_contender_can_be_drawn_and_its_cost_told() -> None:
     for name in retrained.CONTENDERS:
         found = retrained.cost(retrained.drawn(name))
@@ -141,6 +157,44 @@ def test_quality_against_cost_is_drawn(tmp_path: Path) -> None:
     networks = {name: {"macs_per_pixel": 20_000, "test": sides} for name in ("tiny-x2", "espcn-x2", "fast-x4")}
     assert retrained.mean_gain(networks["tiny-x2"]) == 2.0
     assert retrained.drawn_plot(networks).startswith(b"\x89PNG")
+
+
+def test_a_variant_is_compared_with_the_student_that_was_trained_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_data(tmp_path / "data", sets=("one",))
+    short = {"steps": 2, "batch": 1, "patch_px": 16, "validate_every": 2, "warm_steps": 1}
+    budget = retrained.budget
+    monkeypatch.setattr(retrained, "budget", lambda *names: replace(budget(*names), **short, finetune_steps=1))
+    monkeypatch.setattr(variants, "RESULT", tmp_path / "variants.json")
+    monkeypatch.setattr(variants, "CONTENDERS", ["fast-x2", "fast-rgb-x2", "quality-x2"])
+    options, threads = ["--runs", str(tmp_path / "runs"), "--data", str(data)], torch.get_num_threads()
+    said: list[str] = []
+    try:
+        with pytest.raises(UsageError, match=r"expected a finished run, got none; train them with --all"):
+            variants.main(options, said.append)
+        for name in ("fast-x2", "fast-rgb-x2"):
+            assert variants.main([*options, "--train", name], said.append) == 0
+        assert variants.main(options, said.append) == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert "not trained, and left out: quality-x2" in said
+    result = json.loads((tmp_path / "variants.json").read_text())
+    ours, other = (result["networks"][name] for name in ("fast-x2", "fast-rgb-x2"))
+    assert list(result["above"]) == ["colour"]
+    for side in ("val", "test"):
+        for measure in ("luma", "rgb"):
+            assert 10 < ours[side][measure]["one"] < 60
+            apart = other[side][measure]["one"] - ours[side][measure]["one"]
+            assert result["above"]["colour"]["x2"][side][measure] == {"one": pytest.approx(apart, abs=6e-4)}
+
+
+def test_a_luma_networks_picture_has_its_luma_and_the_colour_of_the_input() -> None:
+    rgb = np.random.default_rng(1).integers(60, 190, (6, 7, 3), np.uint8)
+    luma = luma_of(rgb)
+    shown = variants.coloured(luma + np.uint8(9), rgb)
+    assert np.abs(luma_of(shown).astype(int) - luma - 9).max() <= 1
+    assert np.abs((shown[..., 0].astype(int) - shown[..., 1]) - (rgb[..., 0].astype(int) - rgb[..., 1])).max() <= 1
 
 
 def test_a_contender_is_trained_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Published networks for luma, in plain torch, written from their papers, to be trained beside our students.
 
-Each reads luma (N, 1, H, W) in [0, 1] and writes (N, 1, scale * H, scale * W), not clamped. Costs are multiply-adds a
-low-resolution pixel; biases, activations and attention products are left out, as the papers do. All pad with zeros.
+Each reads luma (N, 1, H, W) in [0, 1] and writes (N, 1, scale * H, scale * W), not clamped; three channels where it
+says RGB. Costs are multiply-adds a low-resolution pixel; biases, activations and attention products are left out, as
+the papers do. All pad with zeros.
 ``colours=3`` gives the RGB form, whose parameter counts are the published ones; ``branched=True`` gives the training
 form whose 3x3 convolutions are sums of branches, as ours are.
 """
@@ -41,7 +42,13 @@ def conv3(inputs: int, outputs: int, *, branched: bool = False) -> nn.Module:
 
 
 class Peer(nn.Module):
-    """What every peer has: a scale, a cost, and a reach."""
+    """What every peer has: a scale, a cost, and a reach.
+
+    Attributes:
+        colours: 1 luma, 3 RGB.
+    """
+
+    colours = 1
 
     def __init__(self, scale: int) -> None:
         super().__init__()
@@ -168,6 +175,7 @@ class Compact(Peer):
 
     def __init__(self, scale: int, *, channels: int = 64, depth: int = 16, colours: int = 1) -> None:
         super().__init__(scale)
+        self.colours = colours
         layers = [conv3(colours, channels), nn.PReLU(channels)]
         for _ in range(depth):
             layers += [conv3(channels, channels), nn.PReLU(channels)]
@@ -222,6 +230,7 @@ class Span(Peer):
 
     def __init__(self, scale: int, *, channels: int = 28, colours: int = 1, branched: bool = False) -> None:
         super().__init__(scale)
+        self.colours = colours
         self.enter = conv3(colours, channels, branched=branched)
         self.blocks = nn.ModuleList(AttentionBlock(channels, branched=branched) for _ in range(6))
         self.leave = conv3(channels, channels, branched=branched)
@@ -281,6 +290,7 @@ class Disp(Peer):
 
     def __init__(self, scale: int, *, channels: int = 32, colours: int = 1, branched: bool = False) -> None:
         super().__init__(scale)
+        self.colours = colours
         self.enter = conv3(colours, channels, branched=branched)
         self.groups = nn.Sequential(*(ResidualGroup(channels, branched=branched) for _ in range(4)))
         self.mix = nn.Conv2d(channels, channels, 1)
@@ -348,6 +358,55 @@ class SmallResnet(Peer):
         return 2 * self.num_blocks + 3
 
 
+class StudentGroup(nn.Module):
+    """Two of a student's layers, and the input added before the last activation.
+
+    Args:
+        channels: width.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = (conv3(channels, channels, branched=True) for _ in range(2))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (N, channels, H, W) for (N, channels, H, W)."""
+        return functional.relu(features + self.second(functional.relu(self.first(features))))
+
+
+class StudentVariant(Peer):
+    """What our students are not: one with residual groups, or one on RGB; else as `streamsr.models.student.Student`.
+
+    Args:
+        scale: enlargement.
+        channels: width.
+        depth: number of channels -> channels layers.
+        groups: how many residual groups are made of those layers, two each; the rest stay plain, after them.
+        colours: 1 luma, 3 RGB.
+    """
+
+    def __init__(self, scale: int, *, channels: int, depth: int, groups: int = 0, colours: int = 1) -> None:
+        super().__init__(scale)
+        layers: list[nn.Module] = [conv3(colours, channels, branched=True), nn.ReLU()]
+        layers += [StudentGroup(channels) for _ in range(groups)]
+        for _ in range(depth - 2 * groups):
+            layers += [conv3(channels, channels, branched=True), nn.ReLU()]
+        last = conv3(channels, colours * scale**2, branched=True)
+        self.layers = nn.Sequential(*layers, last, nn.PixelShuffle(scale))
+        self.colours, self.depth = colours, depth
+
+    def forward(self, luma: Tensor) -> Tensor:
+        """Enlarge (N, colours, H, W)."""
+        skip = functional.interpolate(luma, scale_factor=self.scale, mode="bilinear", align_corners=False)
+        enlarged: Tensor = self.layers(luma) + skip
+        return enlarged
+
+    @property
+    def receptive_radius_px(self) -> int:
+        """One a convolution."""
+        return self.depth + 2
+
+
 FAMILIES: dict[str, Callable[[int], Peer]] = {
     "fsrcnn": Fsrcnn,
     "fsrcnn-wide": partial(Fsrcnn, features=68, shrunk=16),  # 18,600 multiply-adds: no fewer than tiny-x4's 18,576
@@ -360,6 +419,9 @@ FAMILIES: dict[str, Callable[[int], Peer]] = {
     "compact-s": partial(Compact, channels=32, depth=8),
     "span-s": partial(Span, channels=20, branched=True),
     "resnet-s": SmallResnet,
+    # Our students as they might have been, at their cost but for three times the first and the last layer on RGB.
+    "quality-groups": partial(StudentVariant, channels=48, depth=7, groups=3),
+    "fast-rgb": partial(StudentVariant, channels=32, depth=8, colours=3),
 }
 """Every family in its training form, by the enlargement."""
 

@@ -46,7 +46,7 @@ def scale_of(network: nn.Module) -> int:
 
 def colour_of(network: nn.Module) -> ColourSpace:
     """Return what a network reads and writes."""
-    return "rgb" if isinstance(network, SRGANGenerator) else "luma"
+    return "rgb" if isinstance(network, SRGANGenerator) or getattr(network, "colours", 1) == 3 else "luma"
 
 
 def plain(network: nn.Module) -> nn.Module:
