@@ -168,6 +168,20 @@ def test_tiny_gray_and_duplicate_frames_are_left_out_with_one_line(
     assert "1 exact copies" in line
 
 
+def test_groups_that_training_shares_with_another_side_are_named(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load_pairs(data, "train", 2)
+    assert not caplog.records
+    rows = read_rows(data)
+    for row in rows:
+        row["group"] = "monday" if row["dataset"] == "one" else row["group"]
+    write_manifest(data, rows)
+    load_pairs(data, "val", 2)
+    assert not caplog.records
+    load_pairs(data, "train", 2)
+    (line,) = (record.message for record in caplog.records)
+    assert line.endswith("on more than one side, so validation may flatter: one/monday")
+
+
 def test_a_side_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
     write_manifest(tmp_path, [add_frame(tmp_path, scene(0, 60, 60), "one", "train", "tiny")])
     for side in ("train", "val"):

@@ -116,10 +116,11 @@ def load_pairs(
 
     The reduction is made from RGB and rounded to 8 bit, as a file would hold it; its luma is what luma networks get, so
     that every network sees the same reduced file. Frames that teach nothing (short sides, no colour, exact copies of
-    another) are left out with one logged line.
+    another) are left out with one logged line; another names the groups that training shares with other sides.
 
     Args:
-        data: folder with MANIFEST.tsv (columns dataset, split, file; checked where present: width, height, sha256).
+        data: folder with MANIFEST.tsv (columns dataset, split, file; used where present: group; checked: width, height,
+            sha256).
         split: ``train``, ``val`` or ``test``.
         scale: how far to bring the truth down.
         colour: what the pairs hold.
@@ -130,7 +131,10 @@ def load_pairs(
         InputError: the manifest is missing or lacks a column, a file is missing, unreadable or not the one it lists, or
             nothing is left.
     """
-    rows = sorted(chosen_rows(read_manifest(data), split, most_per_set), key=lambda row: row["dataset"])
+    listed = read_manifest(data)
+    rows = sorted(chosen_rows(listed, split, most_per_set), key=lambda row: row["dataset"])
+    if split == "train" and (shared := groups_on_two_sides(listed)):
+        log.warning("%s: on more than one side, so validation may flatter: %s", data, ", ".join(shared))
     with ThreadPoolExecutor(
         max_workers=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
     ) as pool:
@@ -154,6 +158,15 @@ def load_pairs(
             f"{data}: expected frames of the side {split!r}, got none that can be used; see its MANIFEST.tsv"
         )
     return pairs
+
+
+def groups_on_two_sides(rows: Iterable[dict[str, str]]) -> list[str]:
+    """Return the groups (an exam, a sequence, a surgery) that have frames on more than one side, as ``set/group``."""
+    sides: dict[str, set[str]] = {}
+    for row in rows:
+        if row.get("group"):
+            sides.setdefault(f"{row['dataset']}/{row['group']}", set()).add(row["split"])
+    return sorted(name for name, found in sides.items() if len(found) > 1)
 
 
 def chosen_rows(rows: Iterable[dict[str, str]], split: str, most_per_set: int | None) -> list[dict[str, str]]:
