@@ -28,6 +28,7 @@ from streamsr.options import (
     Crf,
     Deinterlace,
     Halo,
+    HwAccel,
     KeepMetadata,
     Launch,
     Lossless,
@@ -164,6 +165,7 @@ def upscale(
     rate: Rate = None,
     resize: Resize = "parts",
     deinterlace: Deinterlace = "auto",
+    hwaccel: HwAccel = "none",
     overwrite: Overwrite = False,
     no_overwrite: Annotated[bool, typer.Option("-n", hidden=True)] = False,
     as_json: AsJson = False,
@@ -189,6 +191,7 @@ def upscale(
         rate=rate,
         resize=resize,
         deinterlace=deinterlace,
+        hwaccel=hwaccel,
         overwrite=overwrite and not no_overwrite,
     )
     code = upscale_all(inputs, output, settings, as_json=as_json, quiet=quiet)

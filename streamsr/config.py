@@ -49,11 +49,13 @@ class ReadSettings:
         rate: frames a second where the source states no times; None assumes 25.
         resize: what a size change in mid-file does: ``parts`` opens a new file, ``fit`` scales to the first size.
         deinterlace: ``auto`` deinterlaces what is flagged as interlaced.
+        hwaccel: ``cuda`` decodes on an NVIDIA GPU's own decoder where that takes the file.
     """
 
     rate: Fraction | None = None
     resize: Literal["parts", "fit"] = "parts"
     deinterlace: Literal["auto", "on", "off"] = "auto"
+    hwaccel: Literal["none", "cuda"] = "none"
 
 
 @dataclass(frozen=True)

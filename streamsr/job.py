@@ -128,7 +128,9 @@ def run_job(
 ) -> JobResult:
     """Open both ends, run the line between them, and write the sidecar; see `upscale_file`."""
     read = settings.read
-    with open_source(name, rate=read.rate, resize=read.resize, deinterlace=read.deinterlace) as source:
+    with open_source(
+        name, rate=read.rate, resize=read.resize, deinterlace=read.deinterlace, hwaccel=read.hwaccel
+    ) as source:
         job = Job(name, source, target, engine, settings)
         failure = job.run(watch)
         details = job.describe(failure)

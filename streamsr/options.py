@@ -28,6 +28,7 @@ KeepMetadata = Annotated[bool, typer.Option("--keep-metadata", help="Copy tags; 
 Rate = Annotated[str | None, typer.Option(help="Frames a second of a source without times.")]
 Resize = Annotated[str, typer.Option(help="A size change makes new parts, or is scaled to fit.")]
 Deinterlace = Annotated[str, typer.Option(help="auto, on or off.")]
+HwAccel = Annotated[str, typer.Option("--hwaccel", help="Decode in software (none) or on an NVIDIA GPU (cuda).")]
 Overwrite = Annotated[bool, typer.Option("-y", "--overwrite", help="Replace existing results.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only errors.")]
@@ -51,6 +52,7 @@ def upscale_settings(
     resize: str,
     deinterlace: str,
     overwrite: bool,
+    hwaccel: str = "none",
     threads: int | None = None,
     patch: int | None = None,
     halo: int | None = None,
@@ -75,6 +77,7 @@ def upscale_settings(
             rate=None if rate is None else parse_rate(rate),
             resize=choice("resize", resize, ("parts", "fit")),
             deinterlace=choice("deinterlace", deinterlace, ("auto", "on", "off")),
+            hwaccel=choice("hwaccel", hwaccel, ("none", "cuda")),
         ),
         codec=codec,
         crf=crf,

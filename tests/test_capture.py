@@ -737,6 +737,22 @@ def test_default_video_track_wins_over_the_first(tmp_path):
     assert "track 0 is another video: left out" in source.info.notices
 
 
+def test_where_no_gpu_decodes_software_does_and_it_is_said(tmp_path):
+    path = make_video(tmp_path / "a.mkv", num_frames=4)
+    plain, _, _ = read_all(path)
+    frames, _, source = read_all(path, hwaccel="cuda")
+    (note,) = (line for line in source.info.notices if "decoded" in line)
+    if not source._video.codec_context.is_hwaccel:
+        assert note.startswith("decoded in software: ")
+        assert "\n" not in note
+    assert [frame.pts for frame in frames] == [frame.pts for frame in plain]
+    assert source.info.pix_fmt == "yuv420p"
+    for frame, expected in zip(frames, plain, strict=True):
+        assert all(map(np.array_equal, frame.planes, expected.planes))
+    with pytest.raises(UsageError, match="hwaccel: expected one of none, cuda, got 'vaapi'"):
+        open_source(path, hwaccel="vaapi")
+
+
 def test_timecode_track_is_left_out_and_said(tmp_path):
     path = make_video(tmp_path / "a.mov", metadata={"timecode": "01:00:00:00"})
     _, _, source = read_all(path)

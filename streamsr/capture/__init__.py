@@ -23,6 +23,7 @@ def open_source(
     resize: str = "parts",
     deinterlace: str = "auto",
     threads: int = 0,
+    hwaccel: str = "none",
 ) -> Source:
     """Open a source by its name.
 
@@ -34,6 +35,7 @@ def open_source(
         resize: ``parts`` or ``fit``, for a change of size in mid-file.
         deinterlace: ``auto``, ``on`` or ``off``.
         threads: for decoding; 0 lets FFmpeg choose.
+        hwaccel: ``cuda`` decodes video files on an NVIDIA GPU where it can; ``none`` in software.
 
     Returns:
         The open source; use it in a ``with``.
@@ -46,7 +48,7 @@ def open_source(
         from streamsr.capture.testsrc import open_test_source
 
         return open_test_source(str(name).removeprefix(TEST_PREFIX))
-    return _open_file(name, rate=rate, resize=resize, deinterlace=deinterlace, threads=threads)
+    return _open_file(name, rate=rate, resize=resize, deinterlace=deinterlace, threads=threads, hwaccel=hwaccel)
 
 
 def probe(name: str | Path) -> SourceInfo:
@@ -60,7 +62,7 @@ def probe(name: str | Path) -> SourceInfo:
 
 
 def _open_file(
-    name: str | Path, *, rate: Fraction | float | None, resize: str, deinterlace: str, threads: int
+    name: str | Path, *, rate: Fraction | float | None, resize: str, deinterlace: str, threads: int, hwaccel: str
 ) -> FileSource:
     from streamsr.capture.files import FileSource
     from streamsr.dicom import is_dicom
@@ -70,4 +72,4 @@ def _open_file(
         from streamsr.capture.dicom_files import DicomSource
 
         return DicomSource(name, rate=exact, resize=resize, deinterlace=deinterlace, threads=threads)
-    return FileSource(name, rate=exact, resize=resize, deinterlace=deinterlace, threads=threads)
+    return FileSource(name, rate=exact, resize=resize, deinterlace=deinterlace, threads=threads, hwaccel=hwaccel)

@@ -23,6 +23,7 @@ from streamsr.capture.opening import (
     index_exceeds,
     list_attachments,
     list_tracks,
+    open_accelerated,
     open_container,
     stated_rate,
 )
@@ -35,7 +36,7 @@ DEFAULT_RATE = Fraction(25)
 SHORTEST_LOSS_S = 0.1
 """How much before its stated end a track may end without being called truncated, where no count of frames helps."""
 
-CHOICES = {"resize": ("parts", "fit"), "deinterlace": ("auto", "on", "off")}
+CHOICES = {"resize": ("parts", "fit"), "deinterlace": ("auto", "on", "off"), "hwaccel": ("none", "cuda")}
 
 
 class FileSource:
@@ -51,6 +52,8 @@ class FileSource:
             the first size.
         deinterlace: ``auto`` from the first picture flagged as interlaced, ``on`` every picture, ``off`` none.
         threads: for decoding; 0 lets FFmpeg choose.
+        hwaccel: ``cuda`` decodes on an NVIDIA GPU where that takes the file, and says where it does not; ``none`` in
+            software.
 
     Raises:
         InputNotFound: nothing is there.
@@ -66,15 +69,16 @@ class FileSource:
         resize: str = "parts",
         deinterlace: str = "auto",
         threads: int = 0,
+        hwaccel: str = "none",
     ) -> None:
-        _check_options(rate, resize=resize, deinterlace=deinterlace)
+        _check_options(rate, resize=resize, deinterlace=deinterlace, hwaccel=hwaccel)
         if path == "":
             raise InputError("expected the name of a video file, got an empty name; name a file")
         self.report = SourceReport()
         self._path = Path(path)
         self._noted: set[str] = set()
         self._items: Generator[Frame | TrackPacket, None, None] | None = None
-        self._container = self._open_container()
+        self._container = self._open_accelerated() if hwaccel == "cuda" else self._open_container()
         try:
             self._open(rate, resize == "fit", deinterlace, threads)
         except BaseException:
@@ -111,6 +115,11 @@ class FileSource:
 
     def _open_container(self) -> InputContainer:
         return open_container(self._path)
+
+    def _open_accelerated(self) -> InputContainer:
+        container, why_not = open_accelerated(self._path)
+        self._note(f"decoded in software: {why_not}" if why_not else "decoded by the GPU (NVDEC)")
+        return container
 
     def _num_bytes(self) -> int:
         return self._path.stat().st_size
@@ -191,7 +200,7 @@ class FileSource:
         first = next(item for item in self._ahead if isinstance(item, Frame))
         tracks = (self._video, *(track.template for track in self._tracks))
         starts_s = [float(track.start_time * track.time_base) for track in tracks if track.start_time is not None]
-        duration = self._container.duration
+        duration, context = self._container.duration, self._video.codec_context
         return SourceInfo(
             name=str(self._path),
             width=first.width,
@@ -205,7 +214,7 @@ class FileSource:
             duration_s=None if duration is None else duration / 1e6,
             start_s=min(starts_s, default=0.0) if sampling.timed else 0.0,
             codec=sampling.codec,
-            pix_fmt=str(self._video.codec_context.pix_fmt),
+            pix_fmt=first.layout.pix_fmt if context.is_hwaccel else str(context.pix_fmt),
             tracks=self._tracks,
             attachments=list_attachments(self._container),
             metadata=dict(self._container.metadata),

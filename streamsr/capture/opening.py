@@ -53,6 +53,36 @@ def open_container(path: Path) -> InputContainer:
     return container
 
 
+def open_accelerated(path: Path) -> tuple[InputContainer, str]:
+    """Open a file for an NVIDIA GPU's decoder; its pictures are copied to host memory.
+
+    Returns:
+        The file, and why it is decoded in software all the same: an empty line where it is not.
+
+    Raises:
+        InputError: as `open_container`.
+    """
+    from av.codec.hwaccel import HWAccel
+
+    _check_file(path)
+    try:
+        container = av.open(
+            f"file:{path}", metadata_errors="replace", hwaccel=HWAccel("cuda", allow_software_fallback=True)
+        )
+    except (av.error.FFmpegError, NotImplementedError, ValueError, RuntimeError) as cause:
+        return open_container(path), f"no decoder of an NVIDIA GPU can be opened ({cause_of(cause)})"
+    if any(track.codec_context is not None and track.codec_context.is_hwaccel for track in container.streams.video):
+        return container, ""
+    codecs = ", ".join(sorted({track.codec_context.name for track in container.streams.video if track.codec_context}))
+    container.close()
+    return open_container(path), f"the GPU's decoder takes no {codecs or 'such codec'}"
+
+
+def cause_of(error: Exception) -> str:
+    """Return what an error says, in one line."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+
+
 def choose_video(container: InputContainer, path: Path | str) -> tuple[VideoStream, list[str]]:
     """Choose the video track: the default one, else the largest; cover art is none.
 
