@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.tables import FEWER, load, markdown
 
 Cells = dict[str, Any]
@@ -310,6 +312,30 @@ def retrained_table(results: Path) -> str:
     return markdown(["network", "MAC a pixel", "parameters", "steps", *sets], rows)
 
 
+VARIANTS = {"residual groups": "`quality` in residual groups", "colour": "`fast` on RGB"}
+"""How README names what `benchmarks.variants` tries."""
+
+
+def variants_table(results: Path) -> str:
+    """Return how far variants of students are above these, as mean of the sets, and what they cost."""
+    result = read(results, "variants")
+    if result is None:
+        return ""
+    rows = []
+    for question, by_scale in result["above"].items():
+        ours, other = result["trials"][question]
+        for scale, by_side in by_scale.items():
+            macs = [result["networks"][f"{name}-{scale}"]["macs_per_pixel"] for name in (ours, other)]
+            cells = [
+                f"{float(np.mean(list(by_side[side][measure].values()))):+.3f}"
+                for side in ("val", "test")
+                for measure in ("luma", "rgb")
+            ]
+            rows.append([f"{VARIANTS[question]}, {scale}", f"{macs[0]:,}", f"{macs[1]:,}", *cells])
+    sides = ["luma, val", "RGB, val", "luma, test", "RGB, test"]
+    return markdown(["variant less the student", "MAC of the student", "of the variant", *sides], rows)
+
+
 def picture(name: str, words: str) -> Callable[[Path], str]:
     """Return what shows a picture of the results, where it was made."""
 
@@ -335,6 +361,7 @@ EVIDENCE: dict[str, Callable[[Path], str]] = {
     "video-line": video_line,
     "video": video_table,
     "retrained": retrained_table,
+    "variants": variants_table,
     "retrained-plot": picture("retrained.png", "Gain over bicubic interpolation against multiply-adds"),
 }
 """Name of the marker -> what makes the table of the folder of results."""

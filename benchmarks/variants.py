@@ -129,7 +129,8 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = p
     torch.set_num_threads(1)
     networks = {name: measure(options.runs / name, options.data) for name in finished}
     above = gains(networks)
-    result = {"question": "variants", "quick": False, "card": machine_card(), "networks": networks, "above": above}
+    about = {"question": "variants", "quick": False, "card": machine_card(), "trials": TRIALS}
+    result = {**about, "networks": networks, "above": above}
     write_files({RESULT: (json.dumps(result, indent=1) + "\n").encode()})
     for question, by_scale in above.items():
         for scale, by_side in by_scale.items():

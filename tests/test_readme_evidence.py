@@ -56,6 +56,12 @@ def results(tmp_path: Path) -> Path:
     sides = {form: {"one": {"field_of_view": db}} for form, db in (("bicubic", 30.0), ("fp32", 31.5))}
     network = {"macs_per_pixel": 16848, "parameters": 16980, "steps": 3000, "test": sides}
     retrained = {"networks": {"tiny-x2": network}}
+    above = {side: {"luma": {"one": 0.01, "two": 0.03}, "rgb": {"one": -0.5}} for side in ("val", "test")}
+    variants = {
+        "trials": {"colour": ["fast", "fast-rgb"]},
+        "networks": {"fast-x2": {"macs_per_pixel": 75168}, "fast-rgb-x2": {"macs_per_pixel": 78048}},
+        "above": {"colour": {"x2": above}},
+    }
     apart = [{"figure": "ring_psnr_db", "dataset": "one", **cell(0.5)}]
     spared = {"model": "srgan-x4", "steps": 300, "sets": {"one": {}}, "differences": apart}
     contents = {
@@ -63,6 +69,7 @@ def results(tmp_path: Path) -> Path:
         "downstream": downstream,
         "video": video,
         "retrained": retrained,
+        "variants": variants,
         "reflections": spared,
     }
     for name, content in contents.items():
@@ -103,6 +110,7 @@ def test_without_their_json_all_tables_are_empty(tmp_path: Path) -> None:
         ("video-line", "2 clips, the first 32 frames of each (4 for engines of SRGAN's size"),
         ("video", "| CRF 28 | fast-x2 | 0.10 (-0.90 to 1.10) |  |  | 40.00 |"),
         ("retrained", "| `tiny-x2` | 16,848 | 16,980 | 3,000 | +1.50 |"),
+        ("variants", "| `fast` on RGB, x2 | 75,168 | 78,048 | +0.020 | -0.500 | +0.020 | -0.500 |"),
         ("retrained-plot", "](benchmarks/results/retrained.png)"),
     ],
 )
