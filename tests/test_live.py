@@ -412,7 +412,7 @@ class CountingRecorder:
     def status(self) -> RecordingStatus:
         return RecordingStatus(active=self.active)
 
-    def note_original(self, path: Path, *, complete: bool) -> None:
+    def note_original(self, path: Path, *, over: bool, cut_short: bool = False) -> None:
         pass
 
 
