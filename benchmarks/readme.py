@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -204,9 +204,19 @@ def live_line() -> str:
     if not path.is_file():
         return ""
     result = load(path)
-    card, shares = result["card"], result["sections"].get("none", {}).get("rung_shares", {})
-    rungs = ", ".join(f"{share:.0%} {rung}" for rung, share in sorted(shares.items(), key=lambda pair: -pair[1]))
-    return f"On {card['cores']} cores ({card['processor']}; {card['date']}); the rendered pictures were {rungs}:"
+    card = result["card"]
+    machine = f"On {card['cores']} cores ({card['processor']}; {card['date']})"
+    made = "; ".join(
+        f"{whose} were {shares_line(result['sections'][name]['rung_shares'])}"
+        for name, whose in (("none", "the rendered pictures"), ("clip", "those of the real clip"))
+        if "rung_shares" in result["sections"].get(name, {})
+    )
+    return f"{'; '.join(filter(None, (machine, made)))}:"
+
+
+def shares_line(shares: Mapping[str, float]) -> str:
+    """Return which part of the pictures each rung made, the largest first."""
+    return ", ".join(f"{share:.0%} {rung}" for rung, share in sorted(shares.items(), key=lambda pair: -pair[1]))
 
 
 def live_table() -> str:
@@ -220,8 +230,9 @@ def live_table() -> str:
         section = result["sections"].get(row["section"], {})
         minutes = f"{section['seconds'] / 60:.1f}" if "seconds" in section else ""
         company = f"{section['cores_busy_with_others']:.1f}" if "cores_busy_with_others" in section else ""
-        short = "" if row["reached"] else "**short**"
-        rows.append([row["goal"], f"{row['most']:g}", f"{row['got']:g}", minutes, company, short])
+        verdict = {True: "", False: "**short**", None: "not measured"}[row["reached"]]
+        got = "" if row["got"] is None else f"{row['got']:g}"
+        rows.append([row["goal"], f"{row['most']:g}", got, minutes, company, verdict])
     return markdown(["live", "at most", "measured", "minutes", "cores busy with others", ""], rows)
 
 

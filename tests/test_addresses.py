@@ -49,6 +49,12 @@ def test_the_rendered_source_has_the_size_and_rate_that_are_asked_for(name):
     assert address.shown == f"testsrc:{address.target}"
 
 
+def test_a_large_rendered_scene_is_waited_for():
+    address = find_address("testsrc:endoscopy:size=1920x1080", FeedSettings(open_timeout_s=0.3))
+    assert address.open_timeout_s > 30
+    assert address.read_timeout_s == FeedSettings().read_timeout_s
+
+
 def test_a_playlist_is_paced_and_waited_for():
     address = find_address("https://host/live/index.m3u8?key=1", FeedSettings())
     assert address.paced

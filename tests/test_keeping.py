@@ -137,6 +137,7 @@ def test_a_file_whose_reader_is_killed_plays_up_to_its_last_second(tmp_path):
         last = memory.numbers[-1]
         os.kill(feed.reader_pid, signal.SIGKILL)
         told = memory.wait_state(FeedState.KEPT)
+    assert told.cut_short
     assert "cut short" in told.text
     numbers = read_numbers(kept_files(tmp_path)[0])
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from streamsr.live.ladder import (
     COSTS_KEPT,
+    DISTURBED_S,
     LONGEST_WAIT_S,
     MOST_LATE,
     TOO_SLOW,
@@ -142,6 +143,16 @@ def test_a_rung_that_paused_for_another_is_used_again_without_a_trial() -> None:
     ladder.warmed(0, 2.0, [200.0])
     ladder.settled(2.0)
     assert (ladder.rung, ladder.reason) == (1, TOO_SLOW)
+
+
+def test_a_rung_that_is_late_now_and_then_while_another_is_built_for_minutes_stays_in_use() -> None:
+    ladder = ladder_at(1)
+    for number in range(20):
+        ladder.disturbed(1, number * DISTURBED_S, WARMING)
+    assert ladder.rung == 1
+    for late in range(MOST_LATE):
+        ladder.disturbed(1, 20 * DISTURBED_S + late / 10, WARMING)
+    assert ladder.rung == 2
 
 
 def test_a_better_rung_that_became_warm_is_not_left_for_the_one_that_paused() -> None:

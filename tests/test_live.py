@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -159,6 +160,13 @@ def test_a_slow_engine_leaves_the_picture_to_the_student() -> None:
     session = run(session_of(endless(), rungs, view, max_latency_ms=300.0))
     assert (view.pictures[-1].rung, view.pictures[-1].reason) == ("student", "too slow")
     assert session.monitor.late > 0
+
+
+def test_an_engine_that_is_too_slow_when_it_is_warm_is_said_with_what_it_costs() -> None:
+    view = until(lambda shown: shown.rung == "bicubic-x2" and shown.reason == "too slow")
+    session = run(session_of(endless(), [("engine", lambda depth: Doubler(sleep_s=0.3))], view, max_latency_ms=100.0))
+    told = [event.text for event in session.monitor.events]
+    assert any(re.fullmatch(r"engine is too slow now: 3\d\d ms a frame", text) for text in told), told
 
 
 def test_lateness_while_another_rung_is_built_does_not_count_against_the_one_in_use() -> None:
@@ -412,7 +420,7 @@ class CountingRecorder:
     def status(self) -> RecordingStatus:
         return RecordingStatus(active=self.active)
 
-    def note_original(self, path: Path, *, complete: bool) -> None:
+    def note_original(self, path: Path, *, over: bool, cut_short: bool = False) -> None:
         pass
 
 

@@ -92,6 +92,7 @@ def test_a_quick_run_writes_its_sections_and_goals_and_keeps_those_of_before(
     goals = {row["section"]: row["reached"] for row in written["goals"]}
     assert goals["bypass"] is False
     assert goals["slow"] is (written["sections"]["slow"]["violations"] == 0)
+    assert goals["clip"] is goals["gpu"] is goals["none"] is None
 
 
 def test_a_section_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,17 +100,33 @@ def test_a_section_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -
     assert "got fast" in capsys.readouterr().err
 
 
+NOT_MEASURED = "| 1080p60 | 16.667 |  |  |  | not measured |"
+
+
+def test_the_readmes_line_says_what_made_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    card = {"cores": 2, "processor": "Some", "date": "2026-01-02"}
+    sections: dict[str, object] = {"none": {"rung_shares": {"bicubic-x2": 0.1, "tiny-x2": 0.9}}, "slow": {}}
+    (tmp_path / "live.json").write_text(json.dumps({"card": card, "sections": sections}))
+    line = "On 2 cores (Some; 2026-01-02); the rendered pictures were 90% tiny-x2, 10% bicubic-x2"
+    assert readme.live_line() == f"{line}:"
+    sections["clip"] = {"rung_shares": {"fast-x2": 1.0}}
+    (tmp_path / "live.json").write_text(json.dumps({"card": card, "sections": sections}))
+    assert readme.live_line() == f"{line}; those of the real clip were 100% fast-x2:"
+
+
 def test_the_readmes_table_says_what_falls_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     goals = [
         {"section": "none", "goal": "p50, ms", "most": 33.0, "got": 12.5, "reached": True},
         {"section": "slow", "goal": "older", "most": 0, "got": 2, "reached": False},
+        {"section": "gpu", "goal": "1080p60", "most": 16.667, "got": None, "reached": None},
     ]
     monkeypatch.setattr(readme, "RESULTS", tmp_path)
     assert readme.live_table() == ""
     sections = {"none": {"seconds": 600.0, "cores_busy_with_others": 0.25}}
     (tmp_path / "live.json").write_text(json.dumps({"goals": goals, "sections": sections}))
     rows = readme.live_table().splitlines()
-    assert rows[2:] == ["| p50, ms | 33 | 12.5 | 10.0 | 0.2 |  |", "| older | 0 | 2 |  |  | **short** |"]
+    assert rows[2:] == ["| p50, ms | 33 | 12.5 | 10.0 | 0.2 |  |", "| older | 0 | 2 |  |  | **short** |", NOT_MEASURED]
     assert (
         readme.filled("a <!-- live -->\nold\n<!-- /live --> b")
         == f"a <!-- live -->\n{readme.live_table()}\n<!-- /live --> b"

@@ -151,6 +151,27 @@ def test_a_closed_terminal_ends_it_and_recording_and_original_are_complete(tmp_p
     assert {file["kind"] for file in told["files"] if file["sha256"]} == {"enlarged", "original"}
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs process groups")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_whole_group_leaves_the_original_complete(number: int, tmp_path: Path) -> None:
+    """As a service manager, `timeout` and a terminal send it: to the reader as well."""
+    options = ("-m", "bicubic-x2", "--record", str(tmp_path), "--keep-original")
+    command = [sys.executable, "-m", "streamsr", "live", SOURCE, "--view", "none", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as running:
+        try:
+            deadline = time.monotonic() + 60
+            while len([path for path in tmp_path.glob("*.mkv") if path.stat().st_size > 1000]) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            os.killpg(running.pid, number)
+            said, _ = running.communicate(timeout=30)
+        finally:
+            running.kill()
+    assert running.returncode == 130
+    assert "cut short" not in said
+    assert "opening again" not in said
+
+
 LOADING = """
 import importlib.abc, os, signal, sys
 

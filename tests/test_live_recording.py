@@ -791,11 +791,11 @@ def test_an_original_beside_it_is_waited_for_listed_and_hashed(tmp_path: Path) -
     with LiveRecorder(SMALL) as recorder:
         recorder.start(tmp_path)
         original.write_bytes(b"begun")
-        recorder.note_original(original, complete=False)
+        recorder.note_original(original, over=False)
         Director(recorder).show(3)
         assert not recorder.stop(0.0)
         original.write_bytes(b"complete")
-        recorder.note_original(original, complete=True)
+        recorder.note_original(original, over=True)
         assert recorder.stop(PATIENCE_S)
     assert recorder.status().name == recorder.files[-1].name
     found = {file["kind"]: file for file in sidecar_of(recorder)["files"]}
@@ -814,11 +814,23 @@ def test_an_original_that_is_never_closed_is_listed_without_a_hash(tmp_path: Pat
     original.write_bytes(b"begun")
     with LiveRecorder(SMALL) as recorder:
         recorder.start(tmp_path)
-        recorder.note_original(original, complete=False)
+        recorder.note_original(original, over=False)
         Director(recorder).show(3)
         assert recorder.stop(PATIENCE_S)
     (_, told) = sidecar_of(recorder)["files"]
     assert (told["name"], told["sha256"], told["complete"]) == (original.name, None, False)
+
+
+def test_an_original_that_was_cut_short_is_hashed_and_not_called_complete(tmp_path: Path) -> None:
+    original = tmp_path / "original-1.mkv"
+    original.write_bytes(b"cut")
+    with LiveRecorder(SMALL) as recorder:
+        recorder.start(tmp_path)
+        recorder.note_original(original, over=True, cut_short=True)
+        Director(recorder).show(3)
+        assert recorder.stop(PATIENCE_S)
+    (_, told) = sidecar_of(recorder)["files"]
+    assert (told["sha256"], told["complete"]) == (file_sha256(original), False)
 
 
 def test_intervals_are_bounded_and_those_left_out_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from streamsr.display.status import LiveStatus, RecordingStatus, SourceState
 from streamsr.errors import UsageError
 from streamsr.sinks.metrics import BOUNDS_MS, CONTENT_TYPE, MetricsServer, gpu_families
+from streamsr.timing import Percentiles
 from tests.web_doubles import FakeShowing
 
 STATUS = LiveStatus(
@@ -30,6 +31,7 @@ STATUS = LiveStatus(
     shown_late=6,
     reconnects=2,
     max_latency_ms=80,
+    added_latency=Percentiles(100, 17.25, 24.5, 31.75, 40.0),
     recording=RecordingStatus(active=True, seconds=12.5, dropped=1),
 )
 
@@ -82,6 +84,9 @@ def test_prometheus_reads_what_the_session_says(server: MetricsServer) -> None:
     assert value(found, "recording_active") == 1
     assert value(found, "deadline_seconds") == 0.08
     assert value(found, "source_live") == 1
+    lately_s = {"0.5": 0.01725, "0.95": 0.0245, "0.99": 0.03175, "1": 0.04}
+    for quantile, seconds in lately_s.items():
+        assert value(found, "added_latency_lately_seconds", quantile=quantile) == pytest.approx(seconds)
 
 
 def test_every_family_is_described_once_and_before_its_samples(server: MetricsServer) -> None:
@@ -99,7 +104,9 @@ def test_histograms_are_cumulative_and_add_up(server: MetricsServer) -> None:
     showing = FakeShowing()
     added_ms = [0.5, 1.0, 10.0, 33.0, 33.1, 5000.0]
     for number, added in enumerate(added_ms):
-        server.observe(replace(showing.shown(number), stages_ms={"generate": added / 2}), round(added * 1e6))
+        shown = replace(showing.shown(number), stages_ms={"generate": added / 2})
+        shown = replace(shown, made_ns=shown.arrived_ns + round(added / 4 * 1e6))
+        server.observe(shown, round(added * 1e6))
     found = samples(server.text())
     for bound in BOUNDS_MS:
         expected = sum(added <= bound for added in added_ms)
@@ -108,6 +115,8 @@ def test_histograms_are_cumulative_and_add_up(server: MetricsServer) -> None:
     assert value(found, "added_latency_seconds_count") == len(added_ms)
     assert value(found, "added_latency_seconds_sum") == pytest.approx(sum(added_ms) / 1e3)
     assert value(found, "stage_latency_seconds_count", stage="generate") == len(added_ms)
+    present_s = value(found, "stage_latency_seconds_sum", stage="present")
+    assert present_s == pytest.approx(0.75 * sum(added_ms) / 1e3, rel=1e-4)
     assert value(found, "stage_latency_seconds_sum", stage="generate") == pytest.approx(sum(added_ms) / 2e3)
 
 

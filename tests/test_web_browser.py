@@ -467,7 +467,7 @@ def test_keys_work_as_in_the_window(served: Running, open_page: Callable[..., An
     assert served.showing.asked == [Command.RECORD, Command.SNAPSHOT, Command.BADGE]
     page.wait_for_selector("#toast:has-text('badge: done')")
     page.keyboard.press("i")
-    page.wait_for_selector("#overlay:has-text('p99 31.8')", state="visible")
+    page.wait_for_selector("#overlay:has-text('p95 24.5  p99 31.8  max 40.0')", state="visible")
     page.keyboard.press("+")
     page.wait_for_selector("#zoom", state="visible")
     page.keyboard.press("0")

@@ -30,6 +30,10 @@ Kind = Literal["device", "network", "pipe", "fifo", "file", "filter", "rendered"
 RENDERED, FILTERED = "testsrc:", "lavfi:"
 STANDARD_INPUT = ("-", "pipe:", "pipe:0")
 
+SCENE_PATIENCE_S = 60.0
+"""For the scene of the rendered source to be drawn: 2 s of a processor at 1280x720, 5 s at 1920x1080, and longer beside
+other work. A reader that is ended meanwhile begins anew, and would never be done."""
+
 
 @dataclass(frozen=True)
 class Address:
@@ -174,7 +178,10 @@ def _rendered(name: str, settings: FeedSettings) -> Address:
             options.append(f"{key}={value}")
     target = ":".join(filter(None, (kind, ",".join(options))))
     read_test_name(target)
-    return _address(settings, kind="rendered", target=target, shown=RENDERED + target, paced=True)
+    patience_s = max(settings.open_timeout_s, SCENE_PATIENCE_S)
+    return _address(
+        settings, kind="rendered", target=target, shown=RENDERED + target, paced=True, open_timeout_s=patience_s
+    )
 
 
 def _piped(settings: FeedSettings) -> Address:

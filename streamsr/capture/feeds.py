@@ -249,8 +249,10 @@ class ProcessFeed:
         info: SourceInfo | None = None,
         *,
         kept: str | None = None,
+        cut_short: bool = False,
     ) -> None:
-        listener.tell(FeedEvent(state, text, time.monotonic_ns(), info, None if kept is None else Path(kept)))
+        path = None if kept is None else Path(kept)
+        listener.tell(FeedEvent(state, text, time.monotonic_ns(), info, path, cut_short))
 
     def _need_reader(self) -> ReaderProcess:
         """Return the process that reads, started if there is none."""
@@ -271,7 +273,7 @@ class ProcessFeed:
             reader.kill()
         kept, self._kept_now = self._kept_now, None
         if kept is not None and not remove_if_empty(Path(kept)):
-            self._tell(listener, FeedState.KEPT, f"{kept} (cut short)", kept=kept)
+            self._tell(listener, FeedState.KEPT, f"{kept} (cut short)", kept=kept, cut_short=True)
 
     def _let_go(self, listener: FeedListener) -> None:
         """End the process, hearing what it says while it closes the file that it keeps."""

@@ -33,6 +33,7 @@ class FeedEvent:
         at_ns: `time.monotonic_ns` when it happened.
         info: the source as it is from here on, with OPENED and CHANGED.
         kept: the file of the original that was begun (NOTICE) or closed (KEPT), where the event is about one.
+        cut_short: whether that file was not closed by its writer, which hung or died.
     """
 
     state: FeedState
@@ -40,6 +41,7 @@ class FeedEvent:
     at_ns: int
     info: SourceInfo | None = None
     kept: Path | None = None
+    cut_short: bool = False
 
 
 class FeedListener(Protocol):

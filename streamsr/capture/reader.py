@@ -129,7 +129,9 @@ def die_with_parent() -> None:
 
 def main() -> None:
     """Read what the other end orders; the two descriptors are the arguments."""
-    for number in ("SIGINT", "SIGHUP"):  # an interrupt of the terminal, or its end, is the other end's to heed
+    # An interrupt of the terminal or its end, and what a service manager sends to a whole group, is the other end's to
+    # heed: it says when to leave, so that the original is closed.
+    for number in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, number):
             signal.signal(getattr(signal, number), signal.SIG_IGN)
     die_with_parent()

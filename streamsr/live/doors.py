@@ -31,8 +31,8 @@ class Recorder(Protocol):
     def status(self) -> RecordingStatus:
         """Say how the recording is."""
 
-    def note_original(self, path: Path, *, complete: bool) -> None:
-        """Note a file of the original that was begun or closed beside the recording; never waits."""
+    def note_original(self, path: Path, *, over: bool, cut_short: bool = False) -> None:
+        """Note a file of the original that was begun or is over, closed or not, beside the recording; never waits."""
 
 
 class Metrics(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import median
 
 from streamsr.display.shown import BYPASS
 from streamsr.frame import Frame
@@ -182,8 +183,11 @@ class RungKeeper:
             self._fail(place, ticket.error)
             return
         if aside.warms:
+            costs_ms = ticket.costs_ms[1:]
             self._monitor.say(f"{self.rungs[place].name} ready: {self.rungs[place].description}")
-            self.ladder.warmed(place, now_s, ticket.costs_ms[1:])
+            self.ladder.warmed(place, now_s, costs_ms)
+            if not self.ladder.budget.holds(costs_ms):
+                self._monitor.say(f"{self.rungs[place].name} is too slow now: {median(costs_ms):.0f} ms a frame")
         else:
             self.ladder.tried(place, now_s, ticket.costs_ms[-1])
         self._clear_alarm(place)

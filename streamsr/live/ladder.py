@@ -25,6 +25,10 @@ COSTLY_PERCENTILE = 90
 MOST_LATE = 3
 """Late frames among the last `COSTS_KEPT` that end the use of a rung."""
 
+DISTURBED_S = 2.0
+"""In which so many frames that are late because of another rung make it pause: building a plan takes minutes, over
+which a late one now and then is no reason."""
+
 UPWARD_HEADROOM = 0.85
 """Part of the budget that a better rung must fit into before it is used: what separates going up from going down."""
 
@@ -103,7 +107,7 @@ class Ladder:
         self._rungs = [_Record(unwell=WARMING) for _ in range(num_rungs)]
         self._since_s = 0.0
         self._held: int | None = None
-        self._num_disturbed = 0
+        self._disturbed_s: deque[float] = deque(maxlen=MOST_LATE)
 
     def warmed(self, rung: int, now_s: float, costs_ms: Sequence[float]) -> None:
         """Say that a rung is built and has made pictures of the right size, and what those after the first cost."""
@@ -140,14 +144,15 @@ class Ladder:
         """
         if rung != self.rung:
             return
-        self._num_disturbed += 1
-        if self._num_disturbed >= MOST_LATE:
+        self._disturbed_s.append(now_s)
+        if len(self._disturbed_s) == MOST_LATE and now_s - self._disturbed_s[0] <= DISTURBED_S:
             self.step_to_bicubic(now_s, why)
             self._held = rung
 
     def settled(self, now_s: float) -> None:
         """Say that no other rung is warmed or tried any more: one that had to pause for it is used again."""
-        held, self._held, self._num_disturbed = self._held, None, 0
+        held, self._held = self._held, None
+        self._disturbed_s.clear()
         if held is not None and held < self.rung and not self._rungs[held].unwell:
             self._use(held, now_s)
 
@@ -191,7 +196,8 @@ class Ladder:
 
     def step_to_bicubic(self, now_s: float, why: str) -> None:
         """Use bicubic until a rung is warmed or tried."""
-        self._held, self._num_disturbed = None, 0
+        self._held = None
+        self._disturbed_s.clear()
         self.rung, self.reason, self._since_s = self._lowest, why, now_s
 
     def _step_down(self, rung: int, now_s: float, why: str) -> None:

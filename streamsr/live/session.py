@@ -206,7 +206,8 @@ class LiveSession:
         self.monitor.say(event.text)
         self._state = STATES.get(event.state, self._state)
         if event.kept is not None and self.recorder is not None:
-            self.recorder.note_original(event.kept, complete=event.state is FeedState.KEPT)
+            over = event.state is FeedState.KEPT
+            self.recorder.note_original(event.kept, over=over, cut_short=event.cut_short)
         if event.info is not None and event.info.rate > 0:
             self.director.stated_period_ms = float(1000 / event.info.rate)
         if event.state is FeedState.OPENED:

@@ -142,12 +142,13 @@ class LiveRecorder:
                 self.writer, self._worker = self._make_writer(), self._begin_thread()
             self._changed.notify_all()
 
-    def note_original(self, path: Path, *, complete: bool) -> None:
+    def note_original(self, path: Path, *, over: bool, cut_short: bool = False) -> None:
         """Note a file that somebody else writes beside the recording: its sidecar lists and hashes it too.
 
         Args:
             path: of the file.
-            complete: whether it was closed; else it was begun.
+            over: whether nothing is written to it any more; else it was begun.
+            cut_short: whether it was over before it was closed.
         """
         with self._changed:
             if self._last is None:
@@ -156,8 +157,8 @@ class LiveRecorder:
             if original is None:
                 original = self._originals[path] = Original(path)
                 self._last.originals.append(original)
-            if complete:
-                original.complete()
+            if over:
+                original.end(cut_short=cut_short)
                 del self._originals[path]
             self._changed.notify_all()
 

@@ -174,8 +174,8 @@ class FileSeries:
 
     @property
     def awaits_original(self) -> bool:
-        """Whether an original beside it is not closed yet."""
-        return any(not original.is_complete for original in self.take.originals)
+        """Whether an original beside it is still written to."""
+        return any(not original.is_over for original in self.take.originals)
 
     def abandon(self) -> None:
         """Close what is open as well as it can be, after a failure."""

@@ -76,7 +76,8 @@ class LatencyCounts:
             return
         with self._lock:
             self._added.add(added_ns / 1e6)
-            for stage, duration_ms in shown.stages_ms.items():
+            present_ms = (shown.arrived_ns + added_ns - shown.made_ns) / 1e6
+            for stage, duration_ms in {**shown.stages_ms, "present": present_ms}.items():
                 self._stages.setdefault(stage, Histogram()).add(duration_ms)
 
     def families(self) -> Iterable[list[str]]:
@@ -225,9 +226,14 @@ def status_families(status: LiveStatus, num_viewers: int) -> Iterable[list[str]]
     yield _family("frames_dropped_total", "counter", "Frames never shown.", "cause", status.dropped)
     yield _family("frames_by_rung_total", "counter", "Frames presented, by rung.", "rung", status.by_rung)
     yield _family("rung_in_use", "gauge", "1 for the rung that makes the picture now.", "rung", in_use)
+    latency = status.added_latency
+    lately_s = {"0.5": latency.p50_ms, "0.95": latency.p95_ms, "0.99": latency.p99_ms, "1": latency.max_ms}
+    lately_s = {quantile: figure_ms / 1e3 for quantile, figure_ms in lately_s.items()}
+    text = "From arrival to presentation, over the last ten seconds."
+    yield _family("added_latency_lately_seconds", "gauge", text, "quantile", lately_s)
 
 
-def _family(name: str, kind: str, text: str, label: str, values: Mapping[str, int]) -> list[str]:
+def _family(name: str, kind: str, text: str, label: str, values: Mapping[str, float]) -> list[str]:
     name = f"streamsr_{name}"
     return [*header(name, kind, text), *(sample(name, value, {label: key}) for key, value in values.items())]
 

@@ -15,20 +15,22 @@ class Original:
 
     Attributes:
         path: of the file.
-        hash: takes the SHA-256 once the file is complete; None before.
+        hash: takes the SHA-256 once nothing is written to the file any more; None before.
+        cut_short: whether its writer never closed it.
     """
 
     path: Path
     hash: FileHash | None = None
+    cut_short: bool = False
 
     @property
-    def is_complete(self) -> bool:
-        """Whether whoever writes it has closed it."""
+    def is_over(self) -> bool:
+        """Whether nothing is written to it any more."""
         return self.hash is not None
 
-    def complete(self) -> None:
+    def end(self, *, cut_short: bool) -> None:
         """Note that nothing is written to it any more."""
-        self.hash = self.hash or FileHash(self.path)
+        self.hash, self.cut_short = self.hash or FileHash(self.path), cut_short
 
     def describe(self) -> dict[str, Any]:
         """Return what the sidecar says of it; the hash is None where it is not known yet or there was no time."""
@@ -41,5 +43,5 @@ class Original:
             "kind": "original",
             "bytes": num_bytes,
             "sha256": self.hash.hexdigest if self.hash else None,
-            "complete": self.is_complete,
+            "complete": self.is_over and not self.cut_short,
         }

@@ -196,7 +196,7 @@ function drawOverlay() {
   const lostFrames = Object.values(dropped).reduce((sum, number) => sum + number, 0);
   $("overlay").textContent = [
     `${rung}  ${rate.toFixed(1)} fps`,
-    `added p50 ${p.p50_ms.toFixed(1)}  p99 ${p.p99_ms.toFixed(1)}  max ${p.max_ms.toFixed(1)} ms`,
+    `added p50 ${p.p50_ms.toFixed(1)}  p95 ${p.p95_ms.toFixed(1)}  p99 ${p.p99_ms.toFixed(1)}  max ${p.max_ms.toFixed(1)} ms`,
     `dropped ${lostFrames}  patches skipped ${(skipped * 100).toFixed(0)} %`,
   ].join("\n");
 }
