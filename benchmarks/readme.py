@@ -45,7 +45,8 @@ def claims_table() -> str:
         if not row["claim"].startswith("INT8") and "gives back" not in row["claim"]:
             worst = min(row["figures"], key=row["figures"].__getitem__)
             short = "" if row["holds"] else " **short**"
-            told.setdefault(row["claim"], {})[row["side"]] = f"{row['figures'][worst]:+.3f} {worst}{short}"
+            digits = 4 if "perceptually" in row["claim"] else 3
+            told.setdefault(row["claim"], {})[row["side"]] = f"{row['figures'][worst]:+.{digits}f} {worst}{short}"
     rows = [[claim, by_side.get("val", ""), by_side.get("test", "")] for claim, by_side in told.items()]
     return markdown(["worst of the five sets", "validation", "test"], rows)
 
