@@ -165,10 +165,10 @@ def run_live(source: str, settings: LiveSettings, *, as_json: bool, quiet: bool)
         )
     if failure is not None:
         typer.echo(f"streamsr: {failure}", err=True)
-    trouble = (summary["recording"] or {}).get("trouble")
+    trouble = (summary["recording"] or {}).get("trouble") or summary["original_trouble"]
     code = Interrupted.exit_code if interrupted else failure.exit_code if failure else 0
     if trouble and not code:
-        if quiet or trouble != session.trouble_told:
+        if quiet or trouble not in (session.trouble_told, session.original_trouble):
             typer.echo(printable(f"streamsr: {trouble}"), err=True)
         code = OutputError.exit_code
     if session.num_abandoned or session.num_building or (session.recorder is not None and session.recorder.hangs):

@@ -34,9 +34,9 @@ def make_frame(number: int, *, size: tuple[int, int] = (64, 48)) -> Frame:
 
 
 class ScriptedFeed:
-    """Gives frames a period apart; a number in the script is a pause in seconds, an exception is raised."""
+    """Gives frames a period apart; a number is a pause in seconds, an event is told, an exception is raised."""
 
-    def __init__(self, script: Iterable[Frame | float | Exception], *, period_s: float = PERIOD_S) -> None:
+    def __init__(self, script: Iterable[Frame | float | FeedEvent | Exception], *, period_s: float = PERIOD_S) -> None:
         self.script, self.period_s = list(script), period_s
         self.num_reconnects = self.num_dropped = self.num_damaged = 0
         self.kept: list[str | None] = []
@@ -49,6 +49,9 @@ class ScriptedFeed:
         for item in self.script:
             if isinstance(item, Exception):
                 raise item
+            if isinstance(item, FeedEvent):
+                listener.tell(item)
+                continue
             due += item if isinstance(item, float) else self.period_s
             if self._stopped.wait(max(0.0, due - time.monotonic())):
                 return

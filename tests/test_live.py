@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import threading
@@ -13,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from streamsr.capture.listening import FeedEvent, FeedState
+from streamsr.config import LiveSettings
 from streamsr.display.commands import Command
 from streamsr.display.showing import Showing
 from streamsr.display.shown import Shown
@@ -24,6 +27,7 @@ from streamsr.live.keeper import RungKeeper
 from streamsr.live.monitor import Monitor
 from streamsr.live.rungs import WARM_CALLS, Enlarger, is_sane
 from streamsr.live.session import LiveSession
+from streamsr.live_commands import run_live
 from streamsr.worker import Line
 from tests.live_feeds import PERIOD_S, CollectingView, Doubler, ScriptedFeed, make_frame
 
@@ -43,7 +47,7 @@ def frames(num: int, first: int = 0) -> list[Frame]:
 
 
 def session_of(
-    script: list[Frame | float | Exception],
+    script: list[Frame | float | FeedEvent | Exception],
     rungs: list[tuple[str, Callable[[int], Enlarger]]],
     view: CollectingView,
     **options: object,
@@ -505,3 +509,23 @@ def no_rung_is_left() -> Iterator[None]:
     deadline = time.monotonic() + 5
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def test_an_original_that_is_not_all_there_is_an_error_of_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    why = "the original is no longer kept: no space left"
+    event = FeedEvent(FeedState.UNKEPT, why, time.monotonic_ns())
+
+    def open_session(source: str, settings: LiveSettings, *, say: Callable[[str], None]) -> LiveSession:
+        script: list[Frame | float | FeedEvent | Exception] = [*frames(3), event, *frames(3, 3)]
+        return session_of(script, [("double", lambda bit_depth: Doubler())], CollectingView(), say=say, **LAZY)
+
+    monkeypatch.setattr("streamsr.live.opening.open_session", open_session)
+    assert run_live("scripted", LiveSettings(), as_json=True, quiet=False) == 5
+    told = capsys.readouterr()
+    summary = json.loads(told.out)
+    assert (summary["original_trouble"], summary["frames_in"]) == (why, 6)
+    assert told.err.count(why) == 1
+    assert run_live("scripted", LiveSettings(), as_json=True, quiet=True) == 5
+    assert capsys.readouterr().err == f"streamsr: {why}\n"

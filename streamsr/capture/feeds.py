@@ -200,8 +200,8 @@ class ProcessFeed:
         elif kind == "changed":
             self._info = info_of(message.head["info"])
             self._tell(listener, FeedState.CHANGED, text, self._info)
-        elif kind == "notice":
-            self._tell(listener, FeedState.NOTICE, text)
+        elif kind in ("notice", "unkept"):
+            self._tell(listener, FeedState(kind), text)
         elif kind in ("keeping", "kept"):
             self._note_kept(kind, text, listener)
         elif kind in ("lost", "ended"):

@@ -169,7 +169,7 @@ class OriginalKeeper:
         if self._overran:
             self._overran = False
             self._end_stretch()
-            self._tell("notice", "the disk is too slow for the original: some of it is missing")
+            self._tell("unkept", "the disk is too slow for the original: some of it is missing")
         if self._folder is None:
             self._remember(item)
             return
@@ -240,4 +240,4 @@ class OriginalKeeper:
             self._end_stretch()
         self._folder = None
         self._wanted = self._preroll_s > 0
-        self._tell("notice", f"the original is no longer kept: {why}")
+        self._tell("unkept", f"the original is no longer kept: {why}")

@@ -12,7 +12,7 @@ from streamsr.frame import Frame
 
 
 class FeedState(Enum):
-    """What happened to a feed."""
+    """What happened to a feed; UNKEPT: some of the original that was to be kept is not."""
 
     OPENED = "opened"
     LOST = "lost"
@@ -20,6 +20,7 @@ class FeedState(Enum):
     CHANGED = "changed"
     NOTICE = "notice"
     KEPT = "kept"
+    UNKEPT = "unkept"
     ENDED = "ended"
 
 

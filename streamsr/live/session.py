@@ -80,6 +80,7 @@ class LiveSession:
         metrics: counts what is presented for Prometheus; None where nobody reads that.
         over: whether the session is over.
         trouble_told: why a recording stopped by itself, as far as the log says it already.
+        original_trouble: why some of the original that was to be kept is not.
         num_abandoned: threads that hang in a runtime and could not be ended.
         num_building: threads that were still building an engine when the session ended.
     """
@@ -109,7 +110,7 @@ class LiveSession:
         self._state = SourceState.OPENING
         self._shown: Shown | None = None
         self._over = self._closed = False
-        self.trouble_told = ""
+        self.trouble_told = self.original_trouble = ""
         self._switch_interval_s: float | None = None
         self.keeper = RungKeeper([Rung(each, self.line, build) for each, build in rungs], self.monitor)
         self.director = Director(
@@ -185,7 +186,8 @@ class LiveSession:
     def summary(self) -> dict[str, Any]:
         """Return what the ``--json`` line holds of the whole session."""
         recording = None if self.recorder is None else asdict(self.recorder.status())
-        return {**self._teller.summary(), "recording": recording, "threads_left": self.num_abandoned}
+        kept = {"recording": recording, "original_trouble": self.original_trouble}
+        return {**self._teller.summary(), **kept, "threads_left": self.num_abandoned}
 
     def note_presented(self, view: str, shown: Shown, at_ns: int) -> None:
         """Note that a view has a picture on its screen."""
@@ -205,6 +207,8 @@ class LiveSession:
         """Take what happens to the feed; see `FeedListener`."""
         self.monitor.say(event.text)
         self._state = STATES.get(event.state, self._state)
+        if event.state is FeedState.UNKEPT:
+            self.original_trouble = event.text
         if event.kept is not None and self.recorder is not None:
             over = event.state is FeedState.KEPT
             self.recorder.note_original(event.kept, over=over, cut_short=event.cut_short)
