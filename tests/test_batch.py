@@ -234,6 +234,19 @@ def test_a_file_without_permission_is_unreadable(tmp_path: Path) -> None:
     assert len(witness.made) == 3
 
 
+def test_a_file_that_may_be_read_since_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive, out = make_archive(tmp_path / "in", 1), tmp_path / "out"
+    (archive / "text.mp4").write_text("text")
+    with monkeypatch.context() as closed:
+        closed.setattr("os.access", lambda path, mode: archive not in Path(path).parents)
+        assert len(run_archive(archive, out=out)[1].failed) == 1
+        code, witness = run_archive(archive, out=out)
+        assert (code, witness.failed, witness.report["counts"]["made_before"]) == (1, [], 1)
+    code, witness = run_archive(archive, out=out)
+    assert (len(witness.failed), witness.made) == (1, []), "chmod changes neither size nor time"
+    assert run_archive(archive, out=out)[1].failed == []
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_closed_folder_fails_by_itself(tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "in")

@@ -140,12 +140,16 @@ def make_plan(
 
 
 def entry_of(output: str, found: Found, key: str) -> Entry:
-    """Return what the journal is to know of an input."""
+    """Return what the journal is to know of an input.
+
+    That it may be read leaves no trace in its size and time, so the time of one that may not be is left out.
+    """
     try:
         state = found.path.stat()
     except OSError:
         return Entry(output, str(found.path), None, None, key)
-    return Entry(output, str(found.path), state.st_size, state.st_mtime_ns, key)
+    mtime_ns = state.st_mtime_ns if os.access(found.path, os.R_OK) else None
+    return Entry(output, str(found.path), state.st_size, mtime_ns, key)
 
 
 def ended_elsewhere(destination: Destination, ours: Path) -> list[Row]:
@@ -180,7 +184,7 @@ def _weigh_done(
                 "or allow it with -y",
             )
     elif _is_same(entry, row):
-        if row.entry != entry:
+        if row.entry != entry and entry.mtime_ns is not None:
             journal.touch(entry)
         plan.finished.append(output)
     else:
@@ -210,6 +214,8 @@ def _do_again(plan: Plan, again: dict[str, Again], row: Row, *, anew: bool) -> N
 def _is_same(entry: Entry, row: Row) -> bool:
     if entry.num_bytes != row.entry.num_bytes:
         return False
+    if entry.mtime_ns is None:  # it may not be read: what was made of it stays
+        return True
     return entry.mtime_ns == row.entry.mtime_ns or file_sha256(Path(entry.input)) == row.sha256
 
 
