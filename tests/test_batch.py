@@ -19,7 +19,8 @@ import pytest
 
 from streamsr.batch.failures import failure_of
 from streamsr.batch.journal import Journal
-from streamsr.batch.outputs import HOUSE
+from streamsr.batch.outputs import HOUSE, Destination
+from streamsr.batch.planning import journal_path
 from streamsr.batch.rows import Again
 from streamsr.batch.status import read_status, status_lines
 from streamsr.batch.tasks import Ended, Failed, Task
@@ -444,6 +445,25 @@ def test_shards_share_the_files_and_together_do_all(number: int, tmp_path: Path)
     assert (code, witness.made) == (0, []), "what shards did is done"
     assert witness.report["counts"]["made_before"] == len(witness.report["files"]) == 7
     assert read_status(out)["counts"]["done"] == 7
+
+
+@pytest.mark.parametrize(("living", "asked"), [((1, 2), None), (None, (1, 2)), ((1, 2), (1, 3))])
+def test_runs_that_divide_the_files_in_other_ways_are_refused(
+    living: tuple[int, int] | None, asked: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    archive, out = make_archive(tmp_path / "in", 2), tmp_path / "out"
+    with Journal(journal_path(make_house(out), living)) as journal:
+        run = journal.begin_run({})
+        with pytest.raises(UsageError, match="at work; wait for it"):
+            run_archive(archive, out=out, shard=asked)
+        journal.end_run(run)
+    assert run_archive(archive, out=out, shard=asked)[0] == 0
+
+
+def make_house(out: Path) -> Destination:
+    destination = Destination(out)
+    destination.house.mkdir(parents=True)
+    return destination
 
 
 def test_continue_alone_does_what_shards_have_left(tmp_path: Path) -> None:

@@ -55,6 +55,33 @@ def other_journals(destination: Destination, ours: Path) -> list[Path]:
     return [path for path in sorted(destination.house.glob(f"{JOURNAL}*.sqlite")) if path != ours]
 
 
+def refuse_company(destination: Destination, shard: tuple[int, int] | None, run: str) -> None:
+    """Check that no run is at work that divides the files in another way, which would do some of them twice.
+
+    Shards of one division have nothing in common, and runs with one journal share the work in it.
+
+    Args:
+        destination: the results.
+        shard: of this run.
+        run: id of this run, in its journal already: of two runs that begin at once, one at least sees the other.
+
+    Raises:
+        UsageError: one is.
+    """
+    ours = journal_path(destination, shard)
+    for path in other_journals(destination, ours):
+        if shard is not None and path.name.endswith(f"-of-{shard[1]}.sqlite"):
+            continue
+        with Journal(path, only_read=True) as other:
+            if not any(entry["alive"] and entry["id"] != run for entry in other.runs()):
+                continue
+        which = path.stem.removeprefix(JOURNAL).strip("-").replace("-of-", "/")
+        raise UsageError(
+            f"{destination.root}: expected no other runs, or runs with a --shard of one division, found "
+            f"{f'shard {which}' if which else 'one without --shard'} at work; wait for it"
+        )
+
+
 def parse_shard(text: str) -> tuple[int, int]:
     """Return a shard from ``3/8``.
 
