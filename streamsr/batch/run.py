@@ -173,7 +173,8 @@ class BatchRun:
         if found is None:
             return
         if isinstance(event, Told):
-            self.board.desks[event.number].progress = event.progress
+            desk = self.board.desks[event.number]
+            desk.progress, desk.worker = event.progress, event.worker
             return
         item, task = found
         del self._tasks[event.number]
