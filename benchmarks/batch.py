@@ -13,7 +13,8 @@ candidates run in turn, round by round, on the same clips. Sections:
 ``costs``    the journal's share of a run of many short clips; what a frame costs to read, hash, check and join.
 ``codecs``   what a frame costs the processor to decode and to encode, for two sizes of pictures.
 
-What is not run keeps its last figures in the JSON; each section says beside how much other work it was measured.
+What is not run keeps its last figures in the JSON; each section says at which commit it was measured, and beside how
+much other work.
 """
 
 from __future__ import annotations
@@ -194,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in wanted:
             company = Company()
             sections[name] = measures[name](bench, num_rounds)
-            sections[name]["others_cores"] = company.cores()
+            sections[name] |= {"others_cores": company.cores(), "commit": card["commit"], "date": card["date"]}
         clips = {
             "number": bench.num_clips,
             "frames": bench.num_frames,
