@@ -297,15 +297,38 @@ def test_a_dead_worker_costs_its_file_one_try(tmp_path: Path, monkeypatch: pytes
 # --- kills and company
 
 
-def undisturbed(tmp_path: Path, archive: Path) -> dict[str, str]:
-    code, _ = run_archive(archive, out=tmp_path / "calm", segment_s=0.2)
-    assert code == 0
-    return tree_of(tmp_path / "calm")
+def begin(archive: Path, out: Path) -> subprocess.Popen[bytes]:
+    return start_batch("--continue", archive, "-o", out, *ENGINE, "--segment", "0.2")
 
 
-def kill(archive: Path, out: Path, seconds: float) -> bool:
-    """Run the command and kill all of it after a time; return whether it had ended by itself."""
-    process = start_batch("--continue", archive, "-o", out, *ENGINE, "--segment", "0.2")
+def wait_for_work(process: subprocess.Popen[bytes], out: Path, before: set[Path]) -> None:
+    """Wait until a run is at its first file, or ends."""
+    while process.poll() is None and not {path.parent for path in out.glob(f"{HOUSE}/work/*/*")} - before:
+        time.sleep(0.01)
+
+
+def undisturbed(archive: Path, out: Path) -> tuple[dict[str, str], float, float]:
+    """Run the command to its end; return the tree, and how many seconds it started and worked."""
+    started_s, process = time.monotonic(), begin(archive, out)
+    wait_for_work(process, out, set())
+    began_s = time.monotonic()
+    assert ended(process)[0] == 0
+    return tree_of(out), began_s - started_s, time.monotonic() - began_s
+
+
+def kill(archive: Path, out: Path, seconds: float, *, at_work: bool) -> bool:
+    """Run the command and kill all of it after a time; return whether it had ended by itself.
+
+    Args:
+        archive: what is enlarged.
+        out: where to.
+        seconds: from the start, or from the first file on.
+        at_work: whether from the first file on.
+    """
+    before = set(out.glob(f"{HOUSE}/work/*"))
+    process = begin(archive, out)
+    if at_work:
+        wait_for_work(process, out, before)
     try:
         process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -320,16 +343,17 @@ def test_kills_at_any_moment_lose_nothing_and_repeat_nothing(tmp_path: Path) -> 
     kills = int(os.environ.get(KILLS, "4"))
     archive = make_archive(tmp_path / "in", 4)
     make_video(archive / "long.mkv", **{**TINY, "num_frames": 20}, audio=True)
-    expected = undisturbed(tmp_path, archive)
+    expected, start_s, work_s = undisturbed(archive, tmp_path / "calm")
     dice, out, done, rounds = random.Random(kills), tmp_path / "out", 0, 0
     while done < kills:
-        if kill(archive, out, dice.uniform(0.3, 2.2)):
+        at_work = dice.random() < 0.8  # the others come while it starts
+        if kill(archive, out, dice.uniform(0, work_s if at_work else start_s), at_work=at_work):
             rounds += 1
             check_done(out, expected)
             out = tmp_path / f"out {rounds}"
         else:
             done += 1
-    assert ended(start_batch("--continue", archive, "-o", out, *ENGINE, "--segment", "0.2"))[0] == 0
+    assert ended(begin(archive, out))[0] == 0
     check_done(out, expected)
 
 
