@@ -14,19 +14,26 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from streamsr.batch.board import Desk
 from streamsr.batch.failures import failure_of
+from streamsr.batch.items import Item
 from streamsr.batch.journal import Journal
 from streamsr.batch.outputs import HOUSE, Destination
-from streamsr.batch.planning import journal_path
-from streamsr.batch.rows import Again
+from streamsr.batch.planning import Plan, journal_path
+from streamsr.batch.rows import Again, Entry
+from streamsr.batch.run import BatchRun
 from streamsr.batch.status import read_status, status_lines
 from streamsr.batch.tasks import Ended, Failed, Task
-from streamsr.errors import DiskFull, InputNotFound, Interrupted, OutputError, UsageError
+from streamsr.config import BatchSettings
+from streamsr.errors import DiskFull, EngineError, InputNotFound, Interrupted, OutputError, UsageError
+from streamsr.job import JobProgress
 from streamsr.sinks.drafts import KEPT
-from tests.archives import BICUBIC, TINY, ended, events_of, make_archive, run_archive, start_batch, tree_of
+from tests.archives import BICUBIC, TINY, Witness, ended, events_of, make_archive, run_archive, start_batch, tree_of
 from tests.videos import make_video
 
 KILLS = "STREAMSR_KILLS"
@@ -292,6 +299,35 @@ def test_a_dead_worker_costs_its_file_one_try(tmp_path: Path, monkeypatch: pytes
     ((_, kind, message, again),) = witness.failed
     assert (kind, again) == ("engine", True)
     assert "signal 9" in message
+
+
+def test_a_worker_that_cannot_be_started_is_said_and_costs_no_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, out = make_archive(tmp_path / "in", 1), tmp_path / "out"
+    with monkeypatch.context() as broken:
+        broken.setattr("sys.executable", str(tmp_path / "nothing"))
+        with pytest.raises(EngineError, match="expected to start a worker, got No such file"):
+            run_archive(archive, out=out)
+    with Journal(out / HOUSE / "journal.sqlite", only_read=True) as journal:
+        assert [(row.state, row.tries) for row in journal.rows()] == [("waiting", 0)]
+    assert run_archive(archive, out=out)[0] == 0
+
+
+def test_the_share_of_a_file_in_segments_counts_those_under_way(tmp_path: Path) -> None:
+    destination, told = make_house(tmp_path / "out"), dict[str, Any]()
+    journal = SimpleNamespace(beat=lambda run, progress: told.update(progress))
+    executor = SimpleNamespace(description="none")
+    parts: Any = {"journal": journal, "run": "r", "executor": executor, "display": Witness()}
+    batch = BatchRun(Plan(), destination, BatchSettings(BICUBIC), **parts)
+    spans: Any = ("a", "b", "c", "d")
+    row: Any = None
+    item = Item(Entry("a.mkv", "/a.mkv", 1, 1, "k"), row, spans=spans, left={1, 2, 3})
+    for number in (1, 2):
+        batch._tasks[number] = (item, row)
+        batch.board.desks[number] = Desk("a", progress=JobProgress("a", 100, 60, 50, 0.25, 0, 5.0, "openvino"))
+    batch._beat()
+    assert told["a.mkv"]["share"] == 0.5, "one is done and two are half done"
 
 
 # --- kills and company

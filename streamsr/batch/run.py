@@ -290,7 +290,9 @@ class BatchRun:
             known["shown"] += shown
             known["fps"] += desk.rate
             known["skipped"] = skipped
-            known["share"] = desk.share if not item.spans else 1 - len(item.left) / len(item.spans)
+            num = max(len(item.spans), 1)
+            known.setdefault("share", (len(item.spans) - len(item.left)) / num)
+            known["share"] += desk.share / num
             known["parts"] += [desk.part] if desk.part else []
         self.journal.beat(self.id, progress)
 
