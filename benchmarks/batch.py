@@ -1,6 +1,6 @@
 """Find what distributing an archive costs: over processes, over Ray, in the journal, and a frame at each step.
 
-    python -m benchmarks.batch [--only scaling,ray,costs]
+    python -m benchmarks.batch [--only scaling,ray,costs,codecs]
 
 The first event timed is the call of `streamsr.batch.archive.enlarge_archive` on clips that nobody has done, the last
 one its return, with every result checked, published and reported. Workers are started before and have done a file. All
@@ -11,8 +11,10 @@ candidates run in turn, round by round, on the same clips. Sections:
              reach of twice one, same run. One worker on both cores is measured beside them.
 ``ray``      two workers on a core each against a Ray cluster of this machine with two cores, a task a core.
 ``costs``    the journal's share of a run of many short clips; what a frame costs to read, hash, check and join.
+``codecs``   what a frame costs the processor to decode and to encode, for two sizes of pictures.
 
-What is not run keeps its last figures in the JSON; each section says beside how much other work it was measured.
+What is not run keeps its last figures in the JSON; each section says at which commit it was measured, and beside how
+much other work.
 """
 
 from __future__ import annotations
@@ -32,12 +34,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.batch_runs import Bench, frame_costs, timed_journal
+from benchmarks.batch_runs import Bench, codec_costs, frame_costs, timed_journal
 from benchmarks.card import machine_card, options_of, print_card, print_table, report
 from benchmarks.turns import Company
 from streamsr.batch.local import LocalExecutor, Place
 
-SECTIONS = ("scaling", "ray", "costs")
+SECTIONS = ("scaling", "ray", "costs", "codecs")
 LEAST_SCALING, MOST_RAY, MOST_JOURNAL = 0.9, 0.10, 0.01
 
 SPIN = (
@@ -147,6 +149,12 @@ def measure_costs(bench: Bench, num_rounds: int) -> dict[str, Any]:
     }
 
 
+def measure_codecs(bench: Bench, num_rounds: int) -> dict[str, Any]:
+    """Measure what stays with the processor where GPUs enlarge, of the clips' size and of a larger one."""
+    sizes = ((128, 96, 10), (256, 192, 5)) if bench.quick else ((320, 240, 100), (1280, 720, 30))
+    return {"sizes": [codec_costs(bench, *size) for size in sizes]}
+
+
 def goals_of(sections: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what must be reached, and what is."""
     goals: list[dict[str, Any]] = []
@@ -154,7 +162,7 @@ def goals_of(sections: Mapping[str, Any]) -> list[dict[str, Any]]:
     def add(goal: str, wanted: str, got: float | None, reached: bool) -> None:
         goals.append({"goal": goal, "wanted": wanted, "got": got, "reached": reached})
 
-    scaling, ray, costs = (sections.get(name, {}) for name in SECTIONS)
+    scaling, ray, costs = (sections.get(name, {}) for name in SECTIONS[:3])
     if "of_ideal" in scaling:
         got = scaling["of_ideal"]
         add("two workers on two cores, of twice one on one", f"at least {LEAST_SCALING:g}", got, got >= LEAST_SCALING)
@@ -181,13 +189,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_card(card)
     earlier = json.loads(options.json.read_text()) if options.json and options.json.is_file() else {}
     sections: dict[str, Any] = dict(earlier.get("sections", {}))
-    measures = {"scaling": measure_scaling, "ray": measure_ray, "costs": measure_costs}
+    measures = {"scaling": measure_scaling, "ray": measure_ray, "costs": measure_costs, "codecs": measure_codecs}
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), quick=options.quick)
         for name in wanted:
             company = Company()
             sections[name] = measures[name](bench, num_rounds)
-            sections[name]["others_cores"] = company.cores()
+            sections[name] |= {"others_cores": company.cores(), "commit": card["commit"], "date": card["date"]}
         clips = {
             "number": bench.num_clips,
             "frames": bench.num_frames,

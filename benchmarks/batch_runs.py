@@ -6,8 +6,12 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+import av
 
 from benchmarks.clips import rendered_clip
 from streamsr.batch.archive import enlarge_archive
@@ -18,7 +22,9 @@ from streamsr.batch.outputs import Destination
 from streamsr.batch.tasks import Event, Executor, Task
 from streamsr.capture.spans import PassingSource, read_times
 from streamsr.config import BatchSettings, GeneratorSettings, ReadSettings, UpscaleSettings
+from streamsr.engine import find_engine
 from streamsr.frame import Frame
+from streamsr.job import run_job
 from streamsr.sidecar import file_sha256
 from streamsr.sinks.joining import JoinedRecording, Piece
 from streamsr.sinks.tracks import Tags
@@ -192,6 +198,45 @@ def frame_costs(bench: Bench) -> dict[str, Any]:
         "hash_ms_a_frame": round(1e3 * (hashed - checked) / bench.num_frames, 4),
         "join_ms_a_frame": round(_join_ms(result, bench.folder) / bench.num_frames, 3),
     }
+
+
+def codec_costs(bench: Bench, width: int, height: int, num_frames: int) -> dict[str, Any]:
+    """Return what a frame costs the processor to decode and, enlarged, to encode, in milliseconds of all its cores.
+
+    Processor time is counted, not time on the clock: what else runs lengthens only the latter.
+    """
+    home = bench.new_folder()
+    home.mkdir()
+    clip = rendered_clip(home, width, height, num_frames)
+    settings = replace(bench.settings.upscale, overwrite=True)
+    engine, result = find_engine(settings.generator.engine), home / "enlarged.mkv"
+    details = run_job(str(clip), result, engine, settings, lambda progress: None).details
+    codec, pix_fmt, size, *words = details["picture"]["encoder"].split()
+    started = time.process_time()
+    num_decoded = len(_pictures(clip))
+    decoded = time.process_time()
+    pictures = _pictures(result)
+    context: Any = av.CodecContext.create(codec, "w")
+    context.width, context.height = map(int, size.split("x"))
+    context.pix_fmt, context.time_base, context.framerate = pix_fmt, Fraction(1, 25), Fraction(25)
+    context.options = dict(word.split("=", 1) for word in words)
+    encoding = time.process_time()
+    for number, picture in enumerate(pictures):
+        picture.pts, picture.time_base, picture.pict_type = number, Fraction(1, 25), 0
+        context.encode(picture)
+    context.encode(None)
+    ended = time.process_time()
+    return {
+        "picture": f"{width}x{height}",
+        "encoder": details["picture"]["encoder"],
+        "decode_ms_a_frame": round(1e3 * (decoded - started) / num_decoded, 3),
+        "encode_ms_a_frame": round(1e3 * (ended - encoding) / len(pictures), 3),
+    }
+
+
+def _pictures(path: Path) -> list[Any]:
+    with av.open(str(path)) as container:
+        return list(container.decode(container.streams.video[0]))
 
 
 def _join_ms(result: Path, folder: Path) -> float:

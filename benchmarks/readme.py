@@ -283,6 +283,7 @@ def batch_plan() -> str:
         return ""
     rate = PLAN_GPUS * PLAN_FPS
     files = rate / (10 * 60 * 25)  # files of ten minutes at 25 frames a second
+    coded = (result or {})["sections"].get("codecs", {}).get("sizes", [])
     rows = [
         ["read", f"{costs['read_bytes_a_frame']:,} bytes", f"{3 * rate * costs['read_bytes_a_frame'] / 1e6:,.0f} MB/s"],
         [
@@ -297,8 +298,17 @@ def batch_plan() -> str:
         [
             "journal",
             f"{costs['journal_ms_a_file']:g} ms a file",
-            f"{files * costs['journal_ms_a_file'] / 1e3:.2%} of one",
+            f"{files * costs['journal_ms_a_file'] / 1e3:.2%} of one, files of ten minutes",
         ],
+        *(
+            [
+                f"{name}, from {size['picture']}",
+                f"{size[f'{name}_ms_a_frame']:.2f} ms",
+                f"{rate * size[f'{name}_ms_a_frame'] / 1e3:,.0f} cores",
+            ]
+            for size in coded
+            for name in ("decode", "encode")
+        ),
     ]
     return markdown([f"from {costs['picture']}", "a frame", f"{PLAN_GPUS} GPUs, {PLAN_FPS} frames a second each"], rows)
 

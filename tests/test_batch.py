@@ -14,18 +14,26 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from streamsr.batch.board import Desk
 from streamsr.batch.failures import failure_of
+from streamsr.batch.items import Item
 from streamsr.batch.journal import Journal
-from streamsr.batch.outputs import HOUSE
-from streamsr.batch.rows import Again
+from streamsr.batch.outputs import HOUSE, Destination
+from streamsr.batch.planning import Plan, journal_path
+from streamsr.batch.rows import Again, Entry
+from streamsr.batch.run import BatchRun
 from streamsr.batch.status import read_status, status_lines
 from streamsr.batch.tasks import Ended, Failed, Task
-from streamsr.errors import DiskFull, InputNotFound, Interrupted, OutputError, UsageError
+from streamsr.config import BatchSettings
+from streamsr.errors import DiskFull, EngineError, InputNotFound, Interrupted, OutputError, UsageError
+from streamsr.job import JobProgress
 from streamsr.sinks.drafts import KEPT
-from tests.archives import BICUBIC, TINY, ended, events_of, make_archive, run_archive, start_batch, tree_of
+from tests.archives import BICUBIC, TINY, Witness, ended, events_of, make_archive, run_archive, start_batch, tree_of
 from tests.videos import make_video
 
 KILLS = "STREAMSR_KILLS"
@@ -234,6 +242,19 @@ def test_a_file_without_permission_is_unreadable(tmp_path: Path) -> None:
     assert len(witness.made) == 3
 
 
+def test_a_file_that_may_be_read_since_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive, out = make_archive(tmp_path / "in", 1), tmp_path / "out"
+    (archive / "text.mp4").write_text("text")
+    with monkeypatch.context() as closed:
+        closed.setattr("os.access", lambda path, mode: archive not in Path(path).parents)
+        assert len(run_archive(archive, out=out)[1].failed) == 1
+        code, witness = run_archive(archive, out=out)
+        assert (code, witness.failed, witness.report["counts"]["made_before"]) == (1, [], 1)
+    code, witness = run_archive(archive, out=out)
+    assert (len(witness.failed), witness.made) == (1, []), "chmod changes neither size nor time"
+    assert run_archive(archive, out=out)[1].failed == []
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_closed_folder_fails_by_itself(tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "in")
@@ -280,18 +301,70 @@ def test_a_dead_worker_costs_its_file_one_try(tmp_path: Path, monkeypatch: pytes
     assert "signal 9" in message
 
 
+def test_a_worker_that_cannot_be_started_is_said_and_costs_no_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, out = make_archive(tmp_path / "in", 1), tmp_path / "out"
+    with monkeypatch.context() as broken:
+        broken.setattr("sys.executable", str(tmp_path / "nothing"))
+        with pytest.raises(EngineError, match="expected to start a worker, got No such file"):
+            run_archive(archive, out=out)
+    with Journal(out / HOUSE / "journal.sqlite", only_read=True) as journal:
+        assert [(row.state, row.tries) for row in journal.rows()] == [("waiting", 0)]
+    assert run_archive(archive, out=out)[0] == 0
+
+
+def test_the_share_of_a_file_in_segments_counts_those_under_way(tmp_path: Path) -> None:
+    destination, told = make_house(tmp_path / "out"), dict[str, Any]()
+    journal = SimpleNamespace(beat=lambda run, progress: told.update(progress))
+    executor = SimpleNamespace(description="none")
+    parts: Any = {"journal": journal, "run": "r", "executor": executor, "display": Witness()}
+    batch = BatchRun(Plan(), destination, BatchSettings(BICUBIC), **parts)
+    spans: Any = ("a", "b", "c", "d")
+    row: Any = None
+    item = Item(Entry("a.mkv", "/a.mkv", 1, 1, "k"), row, spans=spans, left={1, 2, 3})
+    for number in (1, 2):
+        batch._tasks[number] = (item, row)
+        batch.board.desks[number] = Desk("a", progress=JobProgress("a", 100, 60, 50, 0.25, 0, 5.0, "openvino"))
+    batch._beat()
+    assert told["a.mkv"]["share"] == 0.5, "one is done and two are half done"
+
+
 # --- kills and company
 
 
-def undisturbed(tmp_path: Path, archive: Path) -> dict[str, str]:
-    code, _ = run_archive(archive, out=tmp_path / "calm", segment_s=0.2)
-    assert code == 0
-    return tree_of(tmp_path / "calm")
+def begin(archive: Path, out: Path) -> subprocess.Popen[bytes]:
+    return start_batch("--continue", archive, "-o", out, *ENGINE, "--segment", "0.2")
 
 
-def kill(archive: Path, out: Path, seconds: float) -> bool:
-    """Run the command and kill all of it after a time; return whether it had ended by itself."""
-    process = start_batch("--continue", archive, "-o", out, *ENGINE, "--segment", "0.2")
+def wait_for_work(process: subprocess.Popen[bytes], out: Path, before: set[Path]) -> None:
+    """Wait until a run is at its first file, or ends."""
+    while process.poll() is None and not {path.parent for path in out.glob(f"{HOUSE}/work/*/*")} - before:
+        time.sleep(0.01)
+
+
+def undisturbed(archive: Path, out: Path) -> tuple[dict[str, str], float, float]:
+    """Run the command to its end; return the tree, and how many seconds it started and worked."""
+    started_s, process = time.monotonic(), begin(archive, out)
+    wait_for_work(process, out, set())
+    began_s = time.monotonic()
+    assert ended(process)[0] == 0
+    return tree_of(out), began_s - started_s, time.monotonic() - began_s
+
+
+def kill(archive: Path, out: Path, seconds: float, *, at_work: bool) -> bool:
+    """Run the command and kill all of it after a time; return whether it had ended by itself.
+
+    Args:
+        archive: what is enlarged.
+        out: where to.
+        seconds: from the start, or from the first file on.
+        at_work: whether from the first file on.
+    """
+    before = set(out.glob(f"{HOUSE}/work/*"))
+    process = begin(archive, out)
+    if at_work:
+        wait_for_work(process, out, before)
     try:
         process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -306,16 +379,17 @@ def test_kills_at_any_moment_lose_nothing_and_repeat_nothing(tmp_path: Path) -> 
     kills = int(os.environ.get(KILLS, "4"))
     archive = make_archive(tmp_path / "in", 4)
     make_video(archive / "long.mkv", **{**TINY, "num_frames": 20}, audio=True)
-    expected = undisturbed(tmp_path, archive)
+    expected, start_s, work_s = undisturbed(archive, tmp_path / "calm")
     dice, out, done, rounds = random.Random(kills), tmp_path / "out", 0, 0
     while done < kills:
-        if kill(archive, out, dice.uniform(0.3, 2.2)):
+        at_work = dice.random() < 0.8  # the others come while it starts
+        if kill(archive, out, dice.uniform(0, work_s if at_work else start_s), at_work=at_work):
             rounds += 1
             check_done(out, expected)
             out = tmp_path / f"out {rounds}"
         else:
             done += 1
-    assert ended(start_batch("--continue", archive, "-o", out, *ENGINE, "--segment", "0.2"))[0] == 0
+    assert ended(begin(archive, out))[0] == 0
     check_done(out, expected)
 
 
@@ -431,6 +505,25 @@ def test_shards_share_the_files_and_together_do_all(number: int, tmp_path: Path)
     assert (code, witness.made) == (0, []), "what shards did is done"
     assert witness.report["counts"]["made_before"] == len(witness.report["files"]) == 7
     assert read_status(out)["counts"]["done"] == 7
+
+
+@pytest.mark.parametrize(("living", "asked"), [((1, 2), None), (None, (1, 2)), ((1, 2), (1, 3))])
+def test_runs_that_divide_the_files_in_other_ways_are_refused(
+    living: tuple[int, int] | None, asked: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    archive, out = make_archive(tmp_path / "in", 2), tmp_path / "out"
+    with Journal(journal_path(make_house(out), living)) as journal:
+        run = journal.begin_run({})
+        with pytest.raises(UsageError, match="at work; wait for it"):
+            run_archive(archive, out=out, shard=asked)
+        journal.end_run(run)
+    assert run_archive(archive, out=out, shard=asked)[0] == 0
+
+
+def make_house(out: Path) -> Destination:
+    destination = Destination(out)
+    destination.house.mkdir(parents=True)
+    return destination
 
 
 def test_continue_alone_does_what_shards_have_left(tmp_path: Path) -> None:

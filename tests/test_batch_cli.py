@@ -92,14 +92,23 @@ def test_the_table_shows_every_worker() -> None:
     console = Console(force_terminal=True, width=120, record=True)
     board = Board(Path("out"), "2 workers", 9, num_before=3, num_done=2, num_failed=1, todo_bytes=100, done_bytes=20)
     progress = JobProgress("a", 100, 60, 50, 0.25, 0, 5.0, "openvino")
-    board.desks = {1: Desk("/x/study one.mp4", "segment 2 of 5", progress, 50), 2: Desk("/x/b.mkv")}
+    board.desks = {1: Desk("/x/study one.mp4", "segment 2 of 5", progress, 50, "core 0"), 2: Desk("/x/b.mkv")}
     with Live(console=console, auto_refresh=False) as live:
         display = TableDisplay(live)
         display.update(board)
         live.refresh()
         display.fail("/x/c.mp4", "unreadable", "/x/c.mp4: not a video", again=False)
     text = console.export_text()
-    for words in ("5/9 files, 1 failed", "study one.mp4", "segment 2 of 5", "50/100", "10.0", "25%", "starting"):
+    for words in (
+        "5/9 files, 1 failed",
+        "study one.mp4",
+        "segment 2 of 5",
+        "50/100",
+        "10.0",
+        "25%",
+        "starting",
+        "core 0",
+    ):
         assert words in text
     assert "unreadable: /x/c.mp4: not a video" in text
 

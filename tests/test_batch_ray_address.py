@@ -1,12 +1,13 @@
-"""The address of a Ray cluster: what does not answer is said in one line after a bounded wait; needs no Ray."""
+"""Joining a Ray cluster: a bounded wait where nothing answers, and SIGTERM that keeps its meaning; needs no Ray."""
 
 from __future__ import annotations
 
+import signal
 import socket
 
 import pytest
 
-from streamsr.batch.ray_cluster import WAIT_S, wait_for
+from streamsr.batch.ray_cluster import WAIT_S, keeping_sigterm, wait_for
 from streamsr.errors import UsageError
 
 
@@ -31,3 +32,17 @@ def test_what_answers_is_left_to_ray(scheme: str) -> None:
 def test_what_is_no_address_is_refused_at_once(address: str) -> None:
     with pytest.raises(UsageError, match="HOST:PORT"):
         wait_for(address)
+
+
+def test_sigterm_keeps_its_meaning_when_ray_sets_its_own() -> None:
+    def ours(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        with keeping_sigterm():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)

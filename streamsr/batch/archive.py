@@ -17,7 +17,15 @@ from streamsr.batch.journal import Journal
 from streamsr.batch.local import LocalExecutor, share_out
 from streamsr.batch.outputs import Destination
 from streamsr.batch.pieces import drop_orphans
-from streamsr.batch.planning import Plan, ended_elsewhere, journal_path, make_plan, other_journals, recover
+from streamsr.batch.planning import (
+    Plan,
+    ended_elsewhere,
+    journal_path,
+    make_plan,
+    other_journals,
+    recover,
+    refuse_company,
+)
 from streamsr.batch.publish import make_root
 from streamsr.batch.report import exit_code_of, make_report, write_report
 from streamsr.batch.run import BatchRun
@@ -62,7 +70,7 @@ def enlarge_archive(
     Raises:
         EngineError: the engine is missing or damaged.
         InputError: a name, a list or a folder cannot be read.
-        UsageError: two inputs have one output, or nothing was found.
+        UsageError: two inputs have one output, nothing was found, or shards of another division are at work.
         OutputError: the results' folder cannot be used.
         DiskFull: a disk has no space left; nothing has lost a try.
         Interrupted: Ctrl-C; the same command goes on.
@@ -86,6 +94,7 @@ def enlarge_archive(
         if discovery.num_results:
             display.note(results_line(discovery))
         try:
+            refuse_company(destination, settings.shard, run)
             recover(journal, run, destination)
             plan = make_plan(discovery, destination, engine, settings, journal)
             make = make_executor or (lambda most: local_executor(engine, settings, num_workers, most))

@@ -23,12 +23,14 @@ class Desk:
         part: which segment, in words; empty for a whole file.
         progress: the newest; None before there is any.
         num_bytes: of its share of the file.
+        worker: who it is: cores or GPU, or a machine of a cluster; empty until it has told.
     """
 
     name: str
     part: str = ""
     progress: JobProgress | None = None
     num_bytes: int = 0
+    worker: str = ""
 
     @property
     def share(self) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 from streamsr.batch.tasks import Ended, Event, Lost, Task, Told
 from streamsr.config import usable_cores
+from streamsr.errors import EngineError
 
 BYTES_A_WORKER = 3 << 29
 """Memory that one worker may need: the program and its libraries, and some large pictures in each queue."""
@@ -72,6 +73,9 @@ class Worker:
     Args:
         place: what it has for itself.
 
+    Raises:
+        EngineError: it cannot be started.
+
     Attributes:
         task: number of its task; None while it waits for one.
     """
@@ -91,6 +95,12 @@ class Worker:
                 pass_fds=(theirs.fileno(),),
                 env=environment,
             )
+        except OSError as cause:
+            ours.close()
+            raise EngineError(
+                f"{sys.executable}: expected to start a worker, got {cause.strerror}; free memory and processes, and "
+                "the same command goes on"
+            ) from cause
         finally:
             theirs.close()
         self.connection = Connection(ours.detach())

@@ -55,6 +55,33 @@ def other_journals(destination: Destination, ours: Path) -> list[Path]:
     return [path for path in sorted(destination.house.glob(f"{JOURNAL}*.sqlite")) if path != ours]
 
 
+def refuse_company(destination: Destination, shard: tuple[int, int] | None, run: str) -> None:
+    """Check that no run is at work that divides the files in another way, which would do some of them twice.
+
+    Shards of one division have nothing in common, and runs with one journal share the work in it.
+
+    Args:
+        destination: the results.
+        shard: of this run.
+        run: id of this run, in its journal already: of two runs that begin at once, one at least sees the other.
+
+    Raises:
+        UsageError: one is.
+    """
+    ours = journal_path(destination, shard)
+    for path in other_journals(destination, ours):
+        if shard is not None and path.name.endswith(f"-of-{shard[1]}.sqlite"):
+            continue
+        with Journal(path, only_read=True) as other:
+            if not any(entry["alive"] and entry["id"] != run for entry in other.runs()):
+                continue
+        which = path.stem.removeprefix(JOURNAL).strip("-").replace("-of-", "/")
+        raise UsageError(
+            f"{destination.root}: expected no other runs, or runs with a --shard of one division, found "
+            f"{f'shard {which}' if which else 'one without --shard'} at work; wait for it"
+        )
+
+
 def parse_shard(text: str) -> tuple[int, int]:
     """Return a shard from ``3/8``.
 
@@ -140,12 +167,16 @@ def make_plan(
 
 
 def entry_of(output: str, found: Found, key: str) -> Entry:
-    """Return what the journal is to know of an input."""
+    """Return what the journal is to know of an input.
+
+    That it may be read leaves no trace in its size and time, so the time of one that may not be is left out.
+    """
     try:
         state = found.path.stat()
     except OSError:
         return Entry(output, str(found.path), None, None, key)
-    return Entry(output, str(found.path), state.st_size, state.st_mtime_ns, key)
+    mtime_ns = state.st_mtime_ns if os.access(found.path, os.R_OK) else None
+    return Entry(output, str(found.path), state.st_size, mtime_ns, key)
 
 
 def ended_elsewhere(destination: Destination, ours: Path) -> list[Row]:
@@ -180,7 +211,7 @@ def _weigh_done(
                 "or allow it with -y",
             )
     elif _is_same(entry, row):
-        if row.entry != entry:
+        if row.entry != entry and entry.mtime_ns is not None:
             journal.touch(entry)
         plan.finished.append(output)
     else:
@@ -210,6 +241,8 @@ def _do_again(plan: Plan, again: dict[str, Again], row: Row, *, anew: bool) -> N
 def _is_same(entry: Entry, row: Row) -> bool:
     if entry.num_bytes != row.entry.num_bytes:
         return False
+    if entry.mtime_ns is None:  # it may not be read: what was made of it stays
+        return True
     return entry.mtime_ns == row.entry.mtime_ns or file_sha256(Path(entry.input)) == row.sha256
 
 

@@ -7,9 +7,12 @@ is lost costs what it was at, which is tried elsewhere, and nothing that it may 
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from streamsr.batch.failures import KINDS
@@ -155,7 +158,8 @@ class RayExecutor:
             if self.address:
                 wait_for(self.address)
             try:
-                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **options)
+                with keeping_sigterm():
+                    ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **options)
             except (ConnectionError, ValueError, RuntimeError) as cause:
                 line = " ".join(str(cause).split())[:200]
                 raise UsageError(f"--ray-address: expected a Ray cluster, got {line}; start it first") from cause
@@ -176,6 +180,19 @@ class RayExecutor:
         self._under_way.clear()
         if self._ours:
             ray.shutdown()
+
+
+@contextmanager
+def keeping_sigterm() -> Iterator[None]:
+    """Give SIGTERM its meaning back after the body; Ray's own ends the program with a trace, and the run with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def wait_for(address: str, timeout_s: float = WAIT_S) -> None:

@@ -22,7 +22,7 @@ class Entry:
         output: relative to the root, with slashes.
         input: absolute path.
         num_bytes: size of the input; None where it cannot be asked.
-        mtime_ns: when it was last changed; None where it cannot be asked.
+        mtime_ns: when it was last changed; None where it cannot be asked, or the input may not be read.
         settings: `streamsr.batch.key.settings_key`.
     """
 

@@ -173,7 +173,8 @@ class BatchRun:
         if found is None:
             return
         if isinstance(event, Told):
-            self.board.desks[event.number].progress = event.progress
+            desk = self.board.desks[event.number]
+            desk.progress, desk.worker = event.progress, event.worker
             return
         item, task = found
         del self._tasks[event.number]
@@ -289,7 +290,9 @@ class BatchRun:
             known["shown"] += shown
             known["fps"] += desk.rate
             known["skipped"] = skipped
-            known["share"] = desk.share if not item.spans else 1 - len(item.left) / len(item.spans)
+            num = max(len(item.spans), 1)
+            known.setdefault("share", (len(item.spans) - len(item.left)) / num)
+            known["share"] += desk.share / num
             known["parts"] += [desk.part] if desk.part else []
         self.journal.beat(self.id, progress)
 

@@ -21,6 +21,8 @@ from streamsr.errors import printable
 PLAIN_INTERVAL_S = 10.0
 MOST_DESKS = 16
 """Workers that the table shows; those of a large cluster do not fit on a screen."""
+WIDEST = {"worker": 16, "file": 40}
+"""Characters of columns at most; many cores, and the names of machines, take more."""
 
 
 def head_line(board: Board) -> str:
@@ -35,8 +37,8 @@ def head_line(board: Board) -> str:
 def table_of(board: Board) -> Table:
     """Return a line for each worker."""
     table = Table(box=None, pad_edge=False)
-    for title in ("file", "part", "done", "frames", "fps", "skipped"):
-        table.add_column(title, no_wrap=True, max_width=40 if title == "file" else None, overflow="ellipsis")
+    for title in ("worker", "file", "part", "done", "frames", "fps", "skipped"):
+        table.add_column(title, no_wrap=True, max_width=WIDEST.get(title), overflow="ellipsis")
     for desk in list(board.desks.values())[:MOST_DESKS]:
         table.add_row(*cells_of(desk))
     if len(board.desks) > MOST_DESKS:
@@ -46,12 +48,12 @@ def table_of(board: Board) -> Table:
 
 def cells_of(desk: Desk) -> list[str]:
     """Return the line of a worker."""
-    progress, name = desk.progress, printable(Path(desk.name).name)
+    progress, known = desk.progress, [desk.worker, printable(Path(desk.name).name), desk.part]
     if progress is None:
-        return [name, desk.part, "", "" if desk.part == JOINING else "starting", "", ""]
+        return [*known, "", "" if desk.part == JOINING else "starting", "", ""]
     total = "" if progress.num_frames is None else f"/{progress.num_frames}"
     figures = [f"{desk.share:.0%}", f"{progress.shown}{total}", f"{desk.rate:.1f}", f"{progress.skipped:.0%}"]
-    return [name, desk.part, *figures]
+    return [*known, *figures]
 
 
 def done_line(name: str, details: Mapping[str, Any], incomplete: str | None) -> str:
