@@ -219,6 +219,10 @@ def verify(
     if not as_json and not quiet:
         typer.echo(f"{num - num_differing} of {num} results are intact")
     if num_differing:
+        if not as_json:
+            typer.echo(
+                "a result that differs is made again: remove it and run the same streamsr batch command", err=True
+            )
         raise typer.Exit(1)
 
 

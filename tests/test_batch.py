@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,9 +26,9 @@ from streamsr.batch.items import Item
 from streamsr.batch.journal import Journal
 from streamsr.batch.outputs import HOUSE, Destination
 from streamsr.batch.planning import Plan, journal_path
-from streamsr.batch.rows import Again, Entry
+from streamsr.batch.rows import Again, Entry, Row
 from streamsr.batch.run import BatchRun
-from streamsr.batch.status import read_status, status_lines
+from streamsr.batch.status import left_s, read_status, status_lines
 from streamsr.batch.tasks import Ended, Failed, Task
 from streamsr.config import BatchSettings
 from streamsr.errors import DiskFull, EngineError, InputNotFound, Interrupted, OutputError, UsageError
@@ -490,6 +491,27 @@ def test_continue_alone_knows_inputs_settings_and_names(tmp_path: Path) -> None:
     make_video(archive / "more.mkv", **TINY)
     assert ended(start_batch("--continue", "-o", out))[0] == 0
     assert sorted(path.name for path in out.rglob("*.mkv")) == ["clip 0_x2.mkv", "clip 1_x2.mkv", "more_x2.mkv"]
+
+
+def test_how_long_the_rest_takes_goes_by_size_and_by_the_runs_that_live() -> None:
+    def row(name: str, size: int, state: str, **known: Any) -> Row:
+        return Row(Entry(name, f"/in/{name}", size, 1, "key"), state, **known)
+
+    rows = [
+        row("old", 900, "done"),
+        row("done", 200, "done"),
+        row("waits", 100, "waiting"),
+        row("failed", 800, "failed"),
+    ]
+    rows.append(row("half", 200, "running", progress={"share": 0.5}, owner="us"))
+    done = [("earlier", "old"), ("us", "done")]
+    living = [{"id": "us", "started": 1000.0}]
+    # 200 done and 100 of 200 under way took 30 s; 100 under way and 100 waiting are left.
+    assert left_s(rows, living, done, 1030.0) == pytest.approx(20.0)
+    assert left_s(rows, living, done, 1000.5) is None
+    assert left_s(rows, [], done, 1030.0) is None
+    status = {"counts": Counter(running=1, waiting=1), "left_s": 20.0, "runs": [], "working": [], "failed": []}
+    assert status_lines(status)[0].endswith("; 0:20 left")
 
 
 @pytest.mark.parametrize("number", [2, 3])

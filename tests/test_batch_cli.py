@@ -35,6 +35,10 @@ def test_an_archive_is_done_and_its_status_and_results_can_be_asked(
     assert run("verify", out, "--json") == 1
     findings = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [finding["intact"] for finding in findings] == [False, True]
+    assert run("verify", out) == 1
+    assert "remove it" in one_line(capfd.readouterr().err)
+    (out / "part 0/clip 0_bicubic-x2.mkv").unlink()
+    assert run("batch", archive, "-o", out, *ENGINE) == run("verify", out) == 0
 
 
 def test_failures_are_said_and_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
