@@ -538,6 +538,8 @@ def test_runs_that_divide_the_files_in_other_ways_are_refused(
         run = journal.begin_run({})
         with pytest.raises(UsageError, match="at work; wait for it"):
             run_archive(archive, out=out, shard=asked)
+        with Journal(journal_path(Destination(out), asked), only_read=True) as theirs:
+            assert theirs.runs() == [], "the refused one is no run to go on with"
         journal.end_run(run)
     assert run_archive(archive, out=out, shard=asked)[0] == 0
 

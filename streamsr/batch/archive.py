@@ -94,7 +94,11 @@ def enlarge_archive(
         if discovery.num_results:
             display.note(results_line(discovery))
         try:
-            refuse_company(destination, settings.shard, run)
+            try:
+                refuse_company(destination, settings.shard, run)
+            except UsageError:
+                journal.forget_run(run)  # `--continue` goes on with runs that began
+                raise
             recover(journal, run, destination)
             plan = make_plan(discovery, destination, engine, settings, journal)
             make = make_executor or (lambda most: local_executor(engine, settings, num_workers, most))

@@ -118,6 +118,11 @@ class Journal:
             base.execute("UPDATE work SET state = 'waiting' WHERE owner = ? AND state = 'running'", (run,))
             base.execute("UPDATE run SET ended = ? WHERE id = ?", (time.time(), run))
 
+    def forget_run(self, run: str) -> None:
+        """Take out a run that was refused before it did anything."""
+        with self._change() as base:
+            base.execute("DELETE FROM run WHERE id = ?", (run,))
+
     def runs(self) -> list[dict[str, Any]]:
         """Return every run, the first one first: id, started, ended, settings, and whether it lives."""
         columns, now = "id, machine, pid, ticks, started, beat, ended, settings", time.time()
