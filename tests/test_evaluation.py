@@ -24,7 +24,7 @@ from streamsr.evaluation.figures import FIGURES, Truth, figures_of
 from streamsr.evaluation.images import read_picture
 from streamsr.evaluation.methods import EngineMethod, Interpolation, Made, stitched_and_whole
 from streamsr.evaluation.run import EvaluationSettings, evaluate, make_methods
-from streamsr.evaluation.subjects import Told, find_items, read_subjects
+from streamsr.evaluation.subjects import KIN, Told, find_items, read_subjects
 from streamsr.training.data import bicubic_down
 from tests.frames import add_frame, make_data, scene, write_manifest
 from tests.test_cli import one_line, run
@@ -67,8 +67,10 @@ def test_a_folder_of_pictures_is_measured_and_leaves_figures_sheets_and_a_report
     assert run("evaluate", folder, "-m", ENGINE, "-o", out) == 0
     shown = capsys.readouterr()
     assert told_lines(shown.err) == [
+        f"note: 2 pictures in no group's folder count as groups: {KIN}",
         "note: 2 sizes (139x134, 141x150), each measured as it is",
         "note: 2 files cut to sides that are a multiple of 2",
+        "note: no perceptual distance measured: that needs --squeezenet and --lpips-linear",
     ]
     assert "in, fidelity: 2 frames of 2 groups" in shown.out
     assert (out / "figures.txt").read_text().split() == shown.out.split()[
@@ -213,7 +215,7 @@ def test_pictures_of_other_kinds_are_measured_and_those_that_cannot_be_are_left_
         "bad.mp4": "not a video",
     }.items():
         assert words in said[name]
-    assert len(lines) == 12, "one line each, and one for the sizes, cuts and other kinds"
+    assert len(lines) == 14, "one line each, and one for groups, sizes, cuts, other kinds and what is not measured"
     assert "note: 1 file of another kind (.txt) not looked at" in lines
     found = figures(out)
     assert {Path(each["name"]).name for each in found["left_out"]} == {
@@ -404,7 +406,7 @@ def test_an_evaluation_is_not_measured_again(folder: Path) -> None:
     assert (folder / "crops.png").is_file()
     told = Told([], [], lambda line: None)
     assert [item.name for item in find_items(folder, told=told)] == ["a.png", "b.png"]
-    assert told.notes == []
+    assert told.notes == [("", f"2 pictures in no group's folder count as groups: {KIN}")]
 
 
 # How it is measured.

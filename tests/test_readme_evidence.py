@@ -37,13 +37,18 @@ def results(tmp_path: Path) -> Path:
         "worst": {"side": "test", "fast-x2": crops, "tiny-x2": []},
         "test": {"sets": {"one": methods}, "highlights": [{**claim, "holds": False, **cell(-0.5)}]},
     }
-    row = {"accuracy": 0.8, "matthews": 0.6, "bicubic": 0.7, "truth": 0.9, "flips": 0.125}
+    row = {"patches": 40, "accuracy": 0.8, "matthews": 0.6, "bicubic": 0.7, "truth": 0.9, "flips": 0.125}
     back = {"recovery": 0.5, "low": -0.1, "high": 1.2, "gap": 0.2, "gap_low": 0.05, "gap_high": 0.3}
     split = {"gain_over_bicubic": [0.1, -0.021, 0.2], "mcnemar": {"better": 5, "worse": 2, "p": 0.45}}
     compared = {**row, **back, **split}
     unsure = {**compared, "gap_low": 0.0}
     nothing = {**compared, "recovery": None, "low": None, "high": None, "gap": -0.1, "gap_low": -0.2, "gap_high": -0.05}
-    asked = {"truth": {"accuracy": 0.9, "matthews": 0.8}, "fast-x2": compared, "unsure-x2": unsure, "tiny-x2": nothing}
+    asked = {
+        "truth": {"patches": 40, "accuracy": 0.9, "matthews": 0.8},
+        "fast-x2": compared,
+        "unsure-x2": unsure,
+        "tiny-x2": nothing,
+    }
     downstream = {"tasks": {"polyp": {"methods": asked}}}
     figures = {"flicker": cell(0.1), "luma_psnr_db": cell(40), "clips": 2}
     video = {
@@ -92,7 +97,7 @@ def test_without_their_json_all_tables_are_empty(tmp_path: Path) -> None:
         ("quality", "| `bicubic-x2` |"),
         ("invention", "| mean of the sets | invented | found | polyp flips |"),
         ("invention", "| `bicubic-x2` | 0.100 |  |  |"),
-        ("invention", "| `fast-x2` | 0.250 (0/1) |  | 12.5% |"),
+        ("invention", "| `fast-x2` | 0.250 (0/1) |  | 12.5% of 40 |"),
         ("invention", "| `srgan-x2` |  | 0.500 (1/0) |  |"),
         ("invention", "| `fast-x4` |  |  |  |\n| `bicubic-x2, fewer frames` |  |  |  |\n| `srgan-x2` |"),
         ("worst", "| `fast-x2` | one | 14.3 | 25.0 | 25.0 | 1 of 2 |"),
@@ -102,11 +107,14 @@ def test_without_their_json_all_tables_are_empty(tmp_path: Path) -> None:
         ("highlights", "| `srgan-x2` less `srresnet-x2` |  | srresnet-x2: not shipped |"),
         ("highlights", "| `srgan-x4` less `srresnet-x4`, ring | -0.50 (-1.50 to +0.50) | **short** |"),
         ("spared", "| PSNR in the ring, dB | +0.50 (-0.50 to +1.50) |"),
-        ("downstream", "| polyp | `fast-x2` | 0.800 | 0.600 | +20.0 (+5.0 to +30.0) | +10.0 (-2.1 to +20.0) | 0.50"),
+        (
+            "downstream",
+            "| polyp | `fast-x2` | 40 | 0.800 | 0.600 | +20.0 (+5.0 to +30.0) | +10.0 (-2.1 to +20.0) | 0.50",
+        ),
         ("downstream", "| 0.50 (-0.10 to 1.20) | 5 / 2, 0.45 |"),
         ("downstream", "| +20.0 (+0.0 to +30.0) | +10.0 (-2.1 to +20.0) | loss not shown (-0.10 to 1.20) | 5"),
         ("downstream", "| -10.0 (-20.0 to -5.0) | +10.0 (-2.1 to +20.0) | loss not shown | 5"),
-        ("downstream", "| polyp | `truth` | 0.900 | 0.800 |  |  |  |  |"),
+        ("downstream", "| polyp | `truth` | 40 | 0.900 | 0.800 |  |  |  |  |"),
         ("video-line", "2 clips, the first 32 frames of each (4 for engines of SRGAN's size"),
         ("video", "| CRF 28 | fast-x2 | 0.10 (-0.90 to 1.10) |  |  | 40.00 |"),
         ("retrained", "| `tiny-x2` | 16,848 | 16,980 | 3,000 | +1.50 |"),

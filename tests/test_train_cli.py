@@ -112,8 +112,16 @@ def test_frames_that_are_left_out_are_told_once_on_stderr(
     data = make_data(tmp_path / "data", sets=("one",), splits=("train", "val"))
     rows = read_rows(data)
     write_manifest(data, [rows[0], rows[0], *rows[2:]])
-    assert run("train", "pretrain", settings_file(tmp_path, data)) == 0
+    assert run("train", "pretrain", settings_file(tmp_path, data, warm_steps=1, finetune_steps=1)) == 0
     assert one_line(capsys.readouterr().err) == f"WARNING: {data}: left out of train: 1 exact copies"
+
+
+def test_numbers_that_are_hardly_meant_are_said(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as outside of a test
+    assert run("train", "pretrain", settings_file(tmp_path, data, warm_steps=9, finetune_steps=1)) == 0
+    assert "warm_steps of 9 for 4 steps: the rate never reaches" in one_line(capsys.readouterr().err)
 
 
 def test_distill_trains_from_a_teacher(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

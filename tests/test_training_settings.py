@@ -80,7 +80,8 @@ def test_a_file_that_cannot_be_is_refused_in_one_line_that_names_it(tmp_path: Pa
 def test_a_file_that_is_missing_a_folder_or_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x80")
     for path in (tmp_path / "none.toml", tmp_path, tmp_path / "binary.toml"):
-        with pytest.raises(UsageError, match="expected settings in TOML"):
+        words = "expected settings in TOML" if path.suffix and path.is_file() else "expected a file of settings"
+        with pytest.raises(UsageError, match=words):
             read_settings(path, PretrainSettings)
 
 
@@ -268,3 +269,12 @@ def test_one_nan_among_the_weights_is_seen() -> None:
     with torch.no_grad():
         network.weight[1, 1] = torch.nan
     assert not is_finite(network)
+
+
+def test_numbers_that_are_hardly_meant_are_said_and_those_of_long_runs_are_not() -> None:
+    common = {"model": "tiny-x2", "data": "d", "output": "o"}
+    assert PretrainSettings(**common).oddities() == []
+    assert GanSettings(**common, warm_steps=400, steps=401).oddities() == []
+    lines = PretrainSettings(**common, steps=400).oddities()
+    assert [line.split(" for ")[0] for line in lines] == ["warm_steps of 500", "finetune_steps of 3000"]
+    assert PretrainSettings(**common, steps=400, warm_steps=399, finetune_steps=400).oddities() == []

@@ -141,6 +141,8 @@ def evaluate(
     if measuring.cut:
         multiple = measuring.multiple
         result.told.note("", f"{counted(len(measuring.cut), 'file')} cut to sides that are a multiple of {multiple}")
+    if distance is None:
+        result.told.note("", "no perceptual distance measured: that needs --squeezenet and --lpips-linear")
     return result
 
 

@@ -28,6 +28,7 @@ from streamsr.training.data import chosen_rows, luma_of, read_manifest
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".h264", ".h265", ".hevc"}
 
+KIN = "intervals are too narrow if some are of one examination"
 KINDS_NAMED = 6
 """Endings that are named of files that are not looked at."""
 
@@ -140,6 +141,9 @@ def find_items(
     else:
         paths, others = _files(place, told)
         items = _thinned([_found(place, path) for path in paths], most_per_set)
+        loose = sum(item.group == item.name and item.path.suffix.lower() in PICTURES for item in items)
+        if loose > 1:
+            told.note("", f"{loose} pictures in no group's folder count as groups: {KIN}")
     if not items:
         kinds = " ".join(sorted(PICTURES | VIDEOS))
         got = others or "none"

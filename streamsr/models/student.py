@@ -50,9 +50,8 @@ SPECS: dict[str, StudentSpec] = {
     for name, channels, depth in (("tiny", 16, 7), ("fast", 32, 8), ("quality", 48, 7))
     for scale in (2, 4)
 }
-"""All are one plain chain on luma. ``quality`` has no residual groups: additions between layers would have to be
-quantised too, and the chain stands above SRResNet as it is; whether groups, or students on RGB, would pay was not
-tried."""
+"""All are one plain chain on luma. Residual groups in ``quality``, whose additions would have to be quantised too, and
+``fast`` on RGB were trained alike and measured beside them: `benchmarks.variants`."""
 
 
 def bilinear_taps(scale: int) -> Tensor:

@@ -98,7 +98,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(found[-1], map_location="cpu", weights_only=True)
     except Exception as cause:
-        line = " ".join(str(cause).split())[:120]
+        line = " ".join(str(cause).split()).split(". ")[0][:160]
         raise UsageError(
             f"{found[-1]}: expected a training checkpoint, got an unreadable file ({line}); remove it to go on from "
             "the one before"

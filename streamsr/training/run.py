@@ -202,6 +202,8 @@ class Run(ABC, Generic[Settings]):
             UsageError: the losses or the weights are no longer finite; the last checkpoint is intact.
             OutputError: something cannot be written; the last checkpoint is intact.
         """
+        for line in self.settings.oddities():
+            log.warning("%s: %s; mend the settings unless that is meant", self.folder, line)
         with saying_what_is_kept(self.folder, self.checkpoints):
             self.prepare()
             start = {"settings": asdict(self.settings), "device": device_name(self.device), "resumed_at": self.step}

@@ -71,6 +71,12 @@ class RunSettings:
         if self.device not in ("auto", "cpu", "cuda"):
             raise UsageError(f"expected a device of auto, cpu or cuda, got {self.device!r}; mend the settings")
 
+    def oddities(self) -> list[str]:
+        """Return what the numbers say that is hardly meant, one line each."""
+        if self.warm_steps < self.steps:
+            return []
+        return [f"warm_steps of {self.warm_steps} for {self.steps} steps: the rate never reaches learning_rate"]
+
     def bound(self, low: float, *names: str, high: float = sys.float_info.max) -> None:
         """Refuse numbers outside [low, high], NaN among them.
 
@@ -118,6 +124,13 @@ class PretrainSettings(RunSettings):
             )
         if self.degradation == "clean" and self.coded_share:
             raise UsageError(f"expected coded_share of 0 for clean, got {self.coded_share}; set degradation to robust")
+
+    def oddities(self) -> list[str]:
+        """Return what the numbers say that is hardly meant, one line each."""
+        lines = super().oddities()
+        if self.finetune_steps > self.steps:
+            lines.append(f"finetune_steps of {self.finetune_steps} for {self.steps} steps: all are under squared error")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -218,7 +231,9 @@ def read_settings(path: Path, kind: type[Settings]) -> Settings:
     """
     try:
         values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as cause:
+    except OSError as cause:
+        raise UsageError(f"{path}: expected a file of settings, got {cause.strerror}; check the path") from cause
+    except ValueError as cause:
         raise UsageError(f"{path}: expected settings in TOML, got {cause}; see engines/*/train.toml") from cause
     known = {field.name: field for field in fields(kind)}
     if unknown := sorted(set(values) - set(known)):
