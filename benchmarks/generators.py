@@ -63,6 +63,10 @@ def claims(engines: dict[str, Any], peers: dict[str, Any]) -> Iterator[dict[str,
                 if ours in engines and theirs in engines:
                     apart = difference(engines[ours], "fp32", engines[theirs], "fp32", side)
                     yield claim(f"{ours} is at most {-least} dB below {theirs}", side, apart, least=least)
+            if {f"quality-x{scale}", f"srresnet-x{scale}"} <= engines.keys():
+                cost, large = (engines[f"{name}-x{scale}"]["macs_per_pixel"] for name in ("quality", "srresnet"))
+                text = f"quality-x{scale} costs under a tenth of srresnet-x{scale} ({cost:,} of {large:,} MACs)"
+                yield claim(text, side, {"to spare": 0.1 - cost / large}, least=0.0)
             yield from peer_claims(peers, scale, side)
             yield from perceptual_claims(engines, scale, side)
 

@@ -131,7 +131,7 @@ def invention_table(results: Path) -> str:
 
     def flips(method: str) -> list[str]:
         rows = [tasks[task]["methods"].get(method, {}) for task in tasks]
-        return [f"{row['flips']:.1%}" if "flips" in row else "" for row in rows]
+        return [f"{row['flips']:.1%} of {row['patches']}" if "flips" in row else "" for row in rows]
 
     return _means_table(results, columns, heads, flips)
 
@@ -237,10 +237,9 @@ def downstream_table(results: Path) -> str:
     rows = []
     for task, found in result["tasks"].items():
         for name, row in found["methods"].items():
-            rows.append(
-                [task, f"`{name}`", f"{row['accuracy']:.3f}", f"{row['matthews']:.3f}", *_beside_bicubic(name, row)]
-            )
-    head = ["", "", "accuracy", "MCC", "bicubic lost", "gained", "recovery", "better / worse, p"]
+            right = [f"{row['patches']}", f"{row['accuracy']:.3f}", f"{row['matthews']:.3f}"]
+            rows.append([task, f"`{name}`", *right, *_beside_bicubic(name, row)])
+    head = ["", "", "patches", "accuracy", "MCC", "bicubic lost", "gained", "recovery", "better / worse, p"]
     return markdown(head, rows)
 
 
