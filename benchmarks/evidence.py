@@ -1,7 +1,7 @@
 """What do the generators really give, and what not? ``python -m benchmarks.evidence [--data DIR]``.
 
-Nothing is timed. Bicubic and Lanczos interpolation and every engine, projected, enlarge the reduced frames of
-validation and test sides; every figure of `streamsr.evaluation.figures` is measured, with 95 % intervals over groups.
+Nothing is timed. Bicubic and Lanczos interpolation and every engine, projected, enlarge the reduced frames of the test
+side, or of ``--sides``; every figure of `streamsr.evaluation.figures` is measured, with 95 % intervals over groups.
 Engines of SRGAN's size get ``--heavy-frames`` frames of each set, evenly spread, the others all or ``--frames``; the
 perceptual distance is measured on ``--perceptual-frames`` of each set. What was measured of a set by a method is kept
 in ``runs/evidence``, and pictures in ``runs/enlarged``, so that a run that was stopped goes on, and a new engine costs
@@ -68,7 +68,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--weights", type=Path, default=ROOT.parent / "shared" / "weights")
     parser.add_argument("--engines", nargs="+", help="only these, in the result too; all")
-    parser.add_argument("--sides", nargs="+", default=["test", "val"], choices=["val", "test"])
+    parser.add_argument("--sides", nargs="+", default=["test"], choices=["val", "test"])
+    parser.add_argument("--rendered", action="store_true", help="draw the sheets of the rendered scene, and no more")
     parser.add_argument("--frames", type=int, help="at most so many frames of a set; all")
     parser.add_argument(
         "--heavy-frames", type=int, default=20, help="the same for engines of SRGAN's size; 0: leave out"
@@ -272,13 +273,17 @@ def _heavy(method: Method) -> bool:
     return isinstance(method, EngineMethod) and is_heavy(method.engine)
 
 
+def draw_rendered(options: argparse.Namespace, methods: list[Method]) -> None:
+    """Draw the sheets of the rendered scene, which README shows."""
+    write_files({options.json.with_name(name): content for name, content in rendered_sheets(methods).items()})
+
+
 def draw_sheets(options: argparse.Namespace, methods: list[Method], side: Side, worst: dict[str, list[Crop]]) -> None:
-    """Draw the sheets of a side, and those of the rendered scene."""
+    """Draw the sheets of a side, which stay where they are: the data may not be shown."""
     rows, _ = side.found(methods)
     folder = options.runs / "evidence"
     scales = sorted({method.scale for method in methods})
-    files = {options.json.with_name(name): content for name, content in rendered_sheets(methods).items()}
-    files |= {folder / f"worst-{name}.png": worst_sheet(crops, name) for name, crops in worst.items()}
+    files = {folder / f"worst-{name}.png": worst_sheet(crops, name) for name, crops in worst.items()}
     for scale in scales:
         here = [method for method in methods if method.scale == scale]
         files[folder / f"crops-x{scale}.png"] = compared_sheet(rows, here, options.data)
@@ -291,9 +296,12 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = p
     """Measure what was not measured, write the result and the sheets, and print the gains."""
     options = parse(arguments)
     torch.set_num_threads(1)
+    methods = make_methods(options)
+    draw_rendered(options, methods)
+    if options.rendered:
+        return 0
     files = (options.weights / "squeezenet1.1.safetensors", options.weights / "lpips_linear_v0.1.safetensors")
     distance = load_distance(*files) if options.perceptual_frames else None
-    methods = make_methods(options)
     sides = [Side(name, options, distance, write) for name in options.sides]
     for side in sides:
         side.measure(methods)

@@ -24,6 +24,12 @@ REFLECTIONS_PX = 96
 RENDERED = "testsrc:endoscopy:size=640x480,frames=8"
 RENDERED_FRAME = 6
 
+SHOWN = ("bicubic", "fast", "srgan")
+"""Families that the sheet of README's first look has, between input and truth: more would be too small on a page."""
+
+SHOWN_PX = 112
+"""Side of its crops, in pixels of the truth: half a cell, so that every pixel is two by two."""
+
 Rows = Iterable[dict[str, Any]]
 
 
@@ -77,8 +83,9 @@ def reflections_sheet(rows: Rows, methods: Sequence[Method], data: Path) -> byte
 def rendered_sheets(methods: Sequence[Method]) -> dict[str, bytes]:
     """Return sheets of the rendered scene, which shows no patient, by file name.
 
-    ``crops.png`` compares the methods of the smallest scale; ``worst.png`` has a row for every engine, the scales side
-    by side; ``reflections.png`` has a row a scale, where highlights are densest.
+    ``crops.png`` has a row a scale of a few methods, where bicubic interpolation is furthest from the truth;
+    ``worst.png`` has a row for every engine, the scales side by side; ``reflections.png`` has a row a scale, where
+    highlights are densest.
 
     Args:
         methods: engines and the interpolations of their scales.
@@ -89,7 +96,7 @@ def rendered_sheets(methods: Sequence[Method]) -> dict[str, bytes]:
         enlarged(subject, [each for each in methods if each.scale == scale], multiple=MULTIPLE) for scale in scales
     ]
     return {
-        "crops.png": png(sheet([_most_error(frames[0])])),
+        "crops.png": png(sheet([_first_look(frame) for frame in frames])),
         "worst.png": png(_side_by_side([_worst_rows(frame) for frame in frames])),
         "reflections.png": png(sheet([_most_highlights(frame) for frame in frames])),
     }
@@ -125,6 +132,12 @@ def _most_highlights(frame: Frame) -> Crop:
     density = cv2.blur((frame.truth.highlights & frame.truth.field).astype(np.float32), (9, 9))
     top, left, _ = worst_place(density, frame.truth.field, REFLECTIONS_PX)
     return cut(frame, top, left, REFLECTIONS_PX, 0.0)
+
+
+def _first_look(frame: Frame) -> Crop:
+    """Return the crop where the first method is furthest from the truth, of a few methods."""
+    only = {f"{family}-x{method.scale}" for family in SHOWN for method, _ in frame.made}
+    return _furthest(frame, frame.made[0][1], SHOWN_PX, only)
 
 
 def _most_error(frame: Frame) -> Crop:
