@@ -320,19 +320,16 @@ def variants_table(results: Path) -> str:
     result = read(results, "variants")
     if result is None:
         return ""
-    rows = []
+    rows, measures = [], list[str]()
     for question, by_scale in result["above"].items():
         ours, other = result["trials"][question]
         for scale, by_side in by_scale.items():
             macs = [result["networks"][f"{name}-{scale}"]["macs_per_pixel"] for name in (ours, other)]
-            cells = [
-                f"{float(np.mean(list(by_side[side][measure].values()))):+.3f}"
-                for side in ("val", "test")
-                for measure in ("luma", "rgb")
-            ]
-            rows.append([f"{VARIANTS[question]}, {scale}", f"{macs[0]:,}", f"{macs[1]:,}", *cells])
-    sides = ["luma, val", "RGB, val", "luma, test", "RGB, test"]
-    return markdown(["variant less the student", "MAC of the student", "of the variant", *sides], rows)
+            for side, by_measure in by_side.items():
+                cells = [f"{float(np.mean(list(by_set.values()))):+.3f}" for by_set in by_measure.values()]
+                rows.append([f"{VARIANTS[question]}, {scale}, {side}", f"{macs[0]:,}", f"{macs[1]:,}", *cells])
+                measures = [name.replace("rgb", "RGB") for name in by_measure]
+    return markdown(["variant less the student", "MAC of the student", "of the variant", *measures], rows)
 
 
 def picture(name: str, words: str) -> Callable[[Path], str]:

@@ -3,11 +3,12 @@
 Nothing is timed but the training itself. ``quality`` is trained with its seven layers in a plain chain and with six of
 them as three residual groups; ``fast`` on luma, its picture coloured by the input enlarged by bicubic interpolation,
 and on RGB: each pair alike, see `benchmarks.retrained.budget`, about five to fifteen minutes a network and core. Then
-all are measured on the same reduced RGB files of validation and test sides. The decision is the validation side's.
+all are measured on the same reduced RGB files of validation and test sides, and on what a video would hold of these:
+8-bit luma and chroma of half the size (``4:2:0``), which is what streamsr is given. The validation side decides.
 
 ``--train NAME`` trains one; without ``--all`` every finished run in RUNS is measured. The result is
-``results/variants.json``: multiply-adds, minutes of training, and PSNR of luma and of RGB by set, inside the field of
-view.
+``results/variants.json``: multiply-adds, minutes of training, and PSNR of luma and of RGB by set, of both inputs,
+inside the field of view.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
 from torch import nn
 
 from benchmarks.card import ROOT, machine_card
 from benchmarks.retrained import as_run, cost, drawn, is_finished, train
+from streamsr.capture.planes import BICUBIC_ACCURATE
 from streamsr.errors import UsageError
 from streamsr.evaluation.writing import write_files
 from streamsr.quality.fidelity import psnr_db
@@ -40,11 +43,14 @@ RESULT = ROOT / "benchmarks" / "results" / "variants.json"
 TRIALS = {"residual groups": ("quality", "quality-groups"), "colour": ("fast", "fast-rgb")}
 """Question -> the student as it is, and as it might be."""
 
+MEASURES = ("luma", "rgb", "luma, 4:2:0", "rgb, 4:2:0")
+"""What is measured: the first two of the files as they are, the others of what a video holds of them."""
+
 CONTENDERS = [f"{name}-x{scale}" for scale in (2, 4) for pair in TRIALS.values() for name in pair]
 
 
 def measure(run: Path, data: Path) -> dict[str, Any]:
-    """Return what a run cost, and ``luma`` and ``rgb`` PSNR of both sides by set."""
+    """Return what a run cost, and its PSNR on both sides, see `psnr_by_set`."""
     record = read_run(run)
     network = drawn(record.settings.model)
     load_weights(str(run / BEST), network)
@@ -59,22 +65,36 @@ def measure(run: Path, data: Path) -> dict[str, Any]:
 def psnr_by_set(
     network: nn.Module, scale: int, colour: ColourSpace, data: Path, side: str, most: int | None
 ) -> dict[str, dict[str, float]]:
-    """Return ``luma`` and ``rgb`` -> set -> mean PSNR in dB inside the field of view."""
+    """Return measure -> set -> mean PSNR in dB inside the field of view, of luma and RGB, and of these from video."""
     pairs = load_pairs(data, side, scale, colour="rgb", most_per_set=most)
-    figures: dict[str, dict[str, list[float]]] = {"luma": {}, "rgb": {}}
+    figures: dict[str, dict[str, list[float]]] = {measure: {} for measure in MEASURES}
     for pair, mask in zip(pairs, field_masks(pairs), strict=True):
-        if colour == "rgb":
-            shown = enlarge(network, pair.lr)
-            luma = luma_of(shown)
-        else:
-            luma = enlarge(network, luma_of(pair.lr))
-            shown = coloured(luma, bicubic_up(pair.lr, scale))
-        figures["luma"].setdefault(pair.dataset, []).append(psnr_db(luma, luma_of(pair.hr), mask=mask))
-        figures["rgb"].setdefault(pair.dataset, []).append(psnr_db(shown, pair.hr, mask=mask))
+        filmed = through_video(pair.lr)
+        for source, measures in ((pair.lr, MEASURES[:2]), (filmed, MEASURES[2:])):
+            if colour == "rgb":
+                shown = enlarge(network, source)
+                luma = luma_of(shown)
+            else:
+                luma = enlarge(network, luma_of(source))
+                shown = coloured(luma, bicubic_up(source, scale))
+            found = (psnr_db(luma, luma_of(pair.hr), mask=mask), psnr_db(shown, pair.hr, mask=mask))
+            for measure, decibels in zip(measures, found, strict=True):
+                figures[measure].setdefault(pair.dataset, []).append(decibels)
     return {
         name: {key: round(float(np.mean(values)), 5) for key, values in by_set.items()}
         for name, by_set in figures.items()
     }
+
+
+def through_video(rgb: Samples) -> Samples:
+    """Return an (h, w, 3) uint8 RGB picture as it comes out of 8-bit 4:2:0 planes (BT.601, studio range)."""
+    height, width = (side // 2 * 2 for side in rgb.shape[:2])
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb[:height, :width]), format="rgb24")
+    planes = frame.reformat(format="yuv420p", dst_colorspace="itu601", interpolation=BICUBIC_ACCURATE, threads=1)
+    back = planes.reformat(format="rgb24", src_colorspace="itu601", interpolation=BICUBIC_ACCURATE, threads=1)
+    made = np.array(back.to_ndarray(), np.uint8)
+    margins = [(0, rgb.shape[0] - height), (0, rgb.shape[1] - width), (0, 0)]
+    return np.ascontiguousarray(np.pad(made, margins, mode="edge"))
 
 
 def coloured(luma: Samples, rgb: Samples) -> Samples:

@@ -183,10 +183,20 @@ def test_a_variant_is_compared_with_the_student_that_was_trained_alike(
     ours, other = (result["networks"][name] for name in ("fast-x2", "fast-rgb-x2"))
     assert list(result["above"]) == ["colour"]
     for side in ("val", "test"):
-        for measure in ("luma", "rgb"):
+        for measure in variants.MEASURES:
             assert 10 < ours[side][measure]["one"] < 60
             apart = other[side][measure]["one"] - ours[side][measure]["one"]
             assert result["above"]["colour"]["x2"][side][measure] == {"one": pytest.approx(apart, abs=6e-4)}
+
+
+def test_a_picture_through_video_keeps_its_luma_within_rounding_and_loses_fine_colour() -> None:
+    rgb = np.random.default_rng(2).integers(90, 160, (7, 9, 3), np.uint8)
+    filmed = variants.through_video(rgb)
+    assert filmed.shape == rgb.shape
+    assert np.abs(luma_of(filmed)[:6, :8].astype(int) - luma_of(rgb)[:6, :8]).max() <= 2
+    assert np.abs(filmed[:6, :8].astype(int) - rgb[:6, :8]).max() > 8
+    flat = np.full((6, 8, 3), (90, 120, 150), np.uint8)
+    assert np.abs(variants.through_video(flat).astype(int) - flat).max() <= 2
 
 
 def test_a_luma_networks_picture_has_its_luma_and_the_colour_of_the_input() -> None:

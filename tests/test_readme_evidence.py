@@ -118,7 +118,8 @@ def test_without_their_json_all_tables_are_empty(tmp_path: Path) -> None:
         ("video-line", "2 clips, the first 32 frames of each (4 for engines of SRGAN's size"),
         ("video", "| CRF 28 | fast-x2 | 0.10 (-0.90 to 1.10) |  |  | 40.00 |"),
         ("retrained", "| `tiny-x2` | 16,848 | 16,980 | 3,000 | +1.50 |"),
-        ("variants", "| `fast` on RGB, x2 | 75,168 | 78,048 | +0.020 | -0.500 | +0.020 | -0.500 |"),
+        ("variants", "| `fast` on RGB, x2, val | 75,168 | 78,048 | +0.020 | -0.500 |"),
+        ("variants", "| of the variant | luma | RGB |"),
         ("retrained-plot", "](benchmarks/results/retrained.png)"),
     ],
 )
