@@ -78,7 +78,7 @@ def test_a_run_that_is_done_is_0_and_shows_losses_psnr_and_its_folder(
     lines = captured.out.splitlines()
     assert captured.err == ""
     assert lines[0].startswith("bicubic: one 3")
-    assert lines[1] == "tiny-x2 on CPU, 1 threads, from step 0 of 4"
+    assert lines[1] == "tiny-x2 on CPU, 1 thread, from step 0 of 4"
     assert [line.split()[1] for line in lines[2:-1]] == ["1/4", "2/4", "2/4", "3/4", "4/4", "4/4"]
     assert "losses loss 0." in lines[2]
     assert "psnr_db one" in lines[4]

@@ -336,4 +336,7 @@ def floats_of(network: nn.Module) -> list[Tensor]:
 
 def device_name(device: torch.device) -> str:
     """Return the name of the processor or the GPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'' if threads == 1 else 's'}"
