@@ -16,17 +16,18 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.card import ROOT, machine_card
 from benchmarks.retrained import as_run, cost, drawn, is_finished, train
-from streamsr.capture.planes import BICUBIC_ACCURATE
 from streamsr.errors import UsageError
 from streamsr.evaluation.writing import write_files
 from streamsr.quality.fidelity import psnr_db
@@ -42,6 +43,10 @@ RESULT = ROOT / "benchmarks" / "results" / "variants.json"
 
 TRIALS = {"residual groups": ("quality", "quality-groups"), "colour": ("fast", "fast-rgb")}
 """Question -> the student as it is, and as it might be."""
+
+BLUE_LESS_LUMA = np.array([-0.168736, -0.331264, 0.5]) * (224 / 255)
+RED_LESS_LUMA = np.array([0.5, -0.418688, -0.081312]) * (224 / 255)
+"""Rec. ITU-R BT.601 colour differences of 8-bit RGB, in levels of studio range."""
 
 MEASURES = ("luma", "rgb", "luma, 4:2:0", "rgb, 4:2:0")
 """What is measured: the first two of the files as they are, the others of what a video holds of them."""
@@ -69,14 +74,13 @@ def psnr_by_set(
     pairs = load_pairs(data, side, scale, colour="rgb", most_per_set=most)
     figures: dict[str, dict[str, list[float]]] = {measure: {} for measure in MEASURES}
     for pair, mask in zip(pairs, field_masks(pairs), strict=True):
-        filmed = through_video(pair.lr)
-        for source, measures in ((pair.lr, MEASURES[:2]), (filmed, MEASURES[2:])):
+        for taken, measures in ((as_file(pair.lr), MEASURES[:2]), (as_video(pair.lr), MEASURES[2:])):
             if colour == "rgb":
-                shown = enlarge(network, source)
+                shown = picture_of(network, taken.rgb)
                 luma = luma_of(shown)
             else:
-                luma = enlarge(network, luma_of(source))
-                shown = coloured(luma, bicubic_up(source, scale))
+                luma = enlarge(network, taken.luma)
+                shown = coloured(luma, bicubic_up(np.rint(taken.rgb).astype(np.uint8), scale))
             found = (psnr_db(luma, luma_of(pair.hr), mask=mask), psnr_db(shown, pair.hr, mask=mask))
             for measure, decibels in zip(measures, found, strict=True):
                 figures[measure].setdefault(pair.dataset, []).append(decibels)
@@ -86,15 +90,47 @@ def psnr_by_set(
     }
 
 
-def through_video(rgb: Samples) -> Samples:
-    """Return an (h, w, 3) uint8 RGB picture as it comes out of 8-bit 4:2:0 planes (BT.601, studio range)."""
-    height, width = (side // 2 * 2 for side in rgb.shape[:2])
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb[:height, :width]), format="rgb24")
-    planes = frame.reformat(format="yuv420p", dst_colorspace="itu601", interpolation=BICUBIC_ACCURATE, threads=1)
-    back = planes.reformat(format="rgb24", src_colorspace="itu601", interpolation=BICUBIC_ACCURATE, threads=1)
-    made = np.array(back.to_ndarray(), np.uint8)
-    margins = [(0, rgb.shape[0] - height), (0, rgb.shape[1] - width), (0, 0)]
-    return np.ascontiguousarray(np.pad(made, margins, mode="edge"))
+@dataclass(frozen=True)
+class Taken:
+    """A reduced picture as a network is given it.
+
+    Attributes:
+        luma: (h, w) uint8, for networks on luma.
+        rgb: (h, w, 3) float64 in [0, 255], for networks on RGB; not rounded, as streamsr gives it.
+    """
+
+    luma: Samples
+    rgb: NDArray[np.float64]
+
+
+def as_file(rgb: Samples) -> Taken:
+    """Return an (h, w, 3) uint8 RGB picture as it is."""
+    return Taken(luma_of(rgb), rgb.astype(np.float64))
+
+
+def as_video(rgb: Samples) -> Taken:
+    """Return what 8-bit 4:2:0 planes (BT.601, studio range) hold of an (h, w, 3) uint8 RGB picture."""
+    luma = luma_of(rgb)
+    blue, red = (chroma_of(rgb, luma_weights) for luma_weights in (BLUE_LESS_LUMA, RED_LESS_LUMA))
+    grey = (luma.astype(np.float64) - 16) * (255 / 219)
+    change = np.stack([1.402 * red, -0.344136 * blue - 0.714136 * red, 1.772 * blue], axis=2) * (255 / 224)
+    return Taken(luma, (grey[..., None] + change).clip(0, 255))
+
+
+def chroma_of(rgb: Samples, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a colour difference in levels, rounded at half the size and enlarged again by interpolation."""
+    height, width = rgb.shape[:2]
+    half = ((width + 1) // 2, (height + 1) // 2)
+    small = np.rint(cv2.resize(rgb.astype(np.float64) @ weights, half, interpolation=cv2.INTER_AREA))
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.float64)
+
+
+@torch.inference_mode()
+def picture_of(network: nn.Module, rgb: NDArray[np.float64]) -> Samples:
+    """Enlarge an (h, w, 3) picture in [0, 255] by a network on RGB; rounded to uint8."""
+    planes = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), np.float32))[None] / 255
+    made = (network(planes)[0] * 255).round().clamp(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(made.permute(1, 2, 0).numpy())
 
 
 def coloured(luma: Samples, rgb: Samples) -> Samples:

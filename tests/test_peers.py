@@ -15,7 +15,7 @@ from benchmarks import retrained, variants
 from benchmarks.peers.networks import PEERS, Branches, Compact, Disp, Espcn, Fsrcnn, Peer, Span, StudentVariant
 from streamsr.errors import UsageError
 from streamsr.models.student import SPECS, BranchedStudent
-from streamsr.training.data import luma_of
+from streamsr.training.data import LUMA_601, luma_of
 from tests.frames import make_data
 
 
@@ -189,14 +189,16 @@ def test_a_variant_is_compared_with_the_student_that_was_trained_alike(
             assert result["above"]["colour"]["x2"][side][measure] == {"one": pytest.approx(apart, abs=6e-4)}
 
 
-def test_a_picture_through_video_keeps_its_luma_within_rounding_and_loses_fine_colour() -> None:
+def test_video_keeps_luma_and_loses_fine_colour() -> None:
     rgb = np.random.default_rng(2).integers(90, 160, (7, 9, 3), np.uint8)
-    filmed = variants.through_video(rgb)
-    assert filmed.shape == rgb.shape
-    assert np.abs(luma_of(filmed)[:6, :8].astype(int) - luma_of(rgb)[:6, :8]).max() <= 2
-    assert np.abs(filmed[:6, :8].astype(int) - rgb[:6, :8]).max() > 8
+    taken, filmed = variants.as_file(rgb), variants.as_video(rgb)
+    assert np.array_equal(taken.luma, filmed.luma)
+    assert np.array_equal(taken.rgb, rgb)
+    back = filmed.rgb @ LUMA_601 + 16
+    assert np.abs(back - filmed.luma).max() < 0.01, "colour differences leave luma alone"
+    assert np.abs(filmed.rgb - rgb).max() > 8
     flat = np.full((6, 8, 3), (90, 120, 150), np.uint8)
-    assert np.abs(variants.through_video(flat).astype(int) - flat).max() <= 2
+    assert np.abs(variants.as_video(flat).rgb - flat).max() < 1.5, "but for rounding"
 
 
 def test_a_luma_networks_picture_has_its_luma_and_the_colour_of_the_input() -> None:
