@@ -54,6 +54,19 @@ MEASURES = ("luma", "rgb", "luma, 4:2:0", "rgb, 4:2:0")
 CONTENDERS = [f"{name}-x{scale}" for scale in (2, 4) for pair in TRIALS.values() for name in pair]
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A reduced picture as a network is given it.
+
+    Attributes:
+        luma: (h, w) uint8, for networks on luma.
+        rgb: (h, w, 3) float64 in [0, 255], for networks on RGB; not rounded, as streamsr gives it.
+    """
+
+    luma: Samples
+    rgb: NDArray[np.float64]
+
+
 def measure(run: Path, data: Path) -> dict[str, Any]:
     """Return what a run cost, and its PSNR on both sides, see `psnr_by_set`."""
     record = read_run(run)
@@ -88,19 +101,6 @@ def psnr_by_set(
         name: {key: round(float(np.mean(values)), 5) for key, values in by_set.items()}
         for name, by_set in figures.items()
     }
-
-
-@dataclass(frozen=True)
-class Taken:
-    """A reduced picture as a network is given it.
-
-    Attributes:
-        luma: (h, w) uint8, for networks on luma.
-        rgb: (h, w, 3) float64 in [0, 255], for networks on RGB; not rounded, as streamsr gives it.
-    """
-
-    luma: Samples
-    rgb: NDArray[np.float64]
 
 
 def as_file(rgb: Samples) -> Taken:

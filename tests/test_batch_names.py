@@ -13,7 +13,7 @@ from streamsr.batch.key import settings_key, work_key
 from streamsr.batch.local import share_out
 from streamsr.batch.outputs import name_outputs, parse_destination
 from streamsr.batch.planning import in_shard, parse_shard
-from streamsr.config import GeneratorSettings, UpscaleSettings, usable_cores
+from streamsr.config import GeneratorSettings, ReadSettings, UpscaleSettings, usable_cores
 from streamsr.engine import bicubic_engine, find_engine
 from streamsr.errors import InputError, InputNotFound, UsageError
 from streamsr.sidecar import STATEMENT
@@ -159,7 +159,8 @@ def test_an_earlier_name_is_kept_when_inputs_join(tmp_path: Path) -> None:
 def test_the_key_counts_what_decides_a_result_and_nothing_else() -> None:
     plain, engine = UpscaleSettings(), find_engine("fast-x2")
     key = settings_key(engine, plain, "mkv")
-    assert key == settings_key(engine, UpscaleSettings(GeneratorSettings(threads=3), overwrite=True), "mkv")
+    other = UpscaleSettings(GeneratorSettings(threads=3), ReadSettings(hwaccel="cuda"), overwrite=True)
+    assert key == settings_key(engine, other, "mkv")
     others = [
         settings_key(engine, plain, "mp4"),
         settings_key(engine, UpscaleSettings(crf=17), "mkv"),
