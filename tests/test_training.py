@@ -330,7 +330,7 @@ def test_the_log_has_the_settings_the_losses_and_the_psnr_beside_bicubic(data: P
     lines = read_log(undisturbed)
     assert lines[0].keys() == {"bicubic"}
     assert lines[1]["settings"] == vars(settings_for(data, undisturbed))
-    assert lines[1]["device"] == "CPU, 1 threads"
+    assert lines[1]["device"] == "CPU, 1 thread"
     assert [line["step"] for line in lines if "losses" in line] == [2, 3, 4, 6]
     judged = [line for line in lines if "psnr_db" in line]
     assert [line["step"] for line in judged] == [3, 6]
