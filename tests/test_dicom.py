@@ -78,6 +78,12 @@ def test_every_syntax_gives_the_pictures_and_times_of_its_bitstream(tmp_path, ui
     assert "DICOM object" in notices(source)
 
 
+def test_a_gpus_decoder_is_not_asked_for_objects_and_that_is_said(tmp_path):
+    frames, source = read_all(make_dicom(tmp_path / "x.dcm"), hwaccel="cuda")
+    assert numbers(frames) == list(range(10))
+    assert "decoded in software: the GPU's decoder is given files alone" in notices(source)
+
+
 @pytest.mark.parametrize("sizes", [[7] * 900, [1001], [999, 1, 3, 2000], [4096] * 3], ids=str)
 @pytest.mark.parametrize("suffix", [".mp4", ".ts"])
 def test_fragments_of_any_length_are_put_together(tmp_path, sizes, suffix):

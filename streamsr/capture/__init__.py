@@ -71,5 +71,5 @@ def _open_file(
     if is_dicom(Path(name)):
         from streamsr.capture.dicom_files import DicomSource
 
-        return DicomSource(name, rate=exact, resize=resize, deinterlace=deinterlace, threads=threads)
+        return DicomSource(name, rate=exact, resize=resize, deinterlace=deinterlace, threads=threads, hwaccel=hwaccel)
     return FileSource(name, rate=exact, resize=resize, deinterlace=deinterlace, threads=threads, hwaccel=hwaccel)

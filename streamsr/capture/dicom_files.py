@@ -46,6 +46,10 @@ class DicomSource(FileSource):
         container, self._file = self._object.open_bitstream()
         return container
 
+    def _open_accelerated(self) -> InputContainer:
+        self._note("decoded in software: the GPU's decoder is given files alone, no DICOM objects")
+        return self._open_container()
+
     def _num_bytes(self) -> int:
         return self._object.fragments.num_bytes
 

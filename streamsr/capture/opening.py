@@ -69,7 +69,7 @@ def open_accelerated(path: Path) -> tuple[InputContainer, str]:
         container = av.open(
             f"file:{path}", metadata_errors="replace", hwaccel=HWAccel("cuda", allow_software_fallback=True)
         )
-    except (av.error.FFmpegError, NotImplementedError, ValueError, RuntimeError) as cause:
+    except (av.error.FFmpegError, ValueError, RuntimeError) as cause:
         return open_container(path), f"no decoder of an NVIDIA GPU can be opened ({cause_of(cause)})"
     if any(track.codec_context is not None and track.codec_context.is_hwaccel for track in container.streams.video):
         return container, ""
