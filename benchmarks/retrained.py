@@ -183,29 +183,49 @@ def measured_before(data: Path, runs: Path) -> dict[str, Any]:
     }
 
 
+def trained(
+    question: str,
+    about: str | None,
+    contenders: Sequence[str],
+    arguments: Sequence[str] | None,
+    write: Callable[[str], Any],
+) -> tuple[argparse.Namespace, list[str]]:
+    """Read a command line, train what it asks for, and return it with the contenders whose runs are finished.
+
+    With ``--train`` nothing is to be measured, and none is returned.
+
+    Raises:
+        UsageError: no run is finished.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{question}", description=about)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "retrained", help="folder of the runs")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--train", choices=contenders, help="train this one instead of measuring")
+    what.add_argument("--all", action="store_true", help="train every one that is not trained, then measure")
+    options = parser.parse_args(arguments)
+    if options.train:
+        train(options.train, options.data, options.runs)
+        return options, []
+    for name in contenders if options.all else ():
+        if not is_finished(options.runs / name):
+            write(f"{name}: training")
+            train(name, options.data, options.runs)
+    finished = [name for name in contenders if is_finished(options.runs / name)]
+    if not finished:
+        raise UsageError(f"{options.runs}: expected a finished run, got none; train them with --all or name --runs")
+    return options, finished
+
+
 def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = print) -> int:
     """Train what is asked for, measure every finished run and write the result.
 
     Raises:
         UsageError: no run is finished.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.retrained", description=__doc__)
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "retrained", help="folder of the runs")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--train", choices=CONTENDERS, help="train this one instead of measuring")
-    what.add_argument("--all", action="store_true", help="train every one that is not trained, then measure")
-    options = parser.parse_args(arguments)
+    options, finished = trained("retrained", __doc__, CONTENDERS, arguments, write)
     if options.train:
-        train(options.train, options.data, options.runs)
         return 0
-    for name in CONTENDERS if options.all else ():
-        if not is_finished(options.runs / name):
-            write(f"{name}: training")
-            train(name, options.data, options.runs)
-    finished = [name for name in CONTENDERS if is_finished(options.runs / name)]
-    if not finished:
-        raise UsageError(f"{options.runs}: expected a finished run, got none; train them with --all or name --runs")
     torch.set_num_threads(1)
     before = measured_before(options.data, options.runs)
     rows = {name: measure(options.runs / name, options.data) for name in finished}

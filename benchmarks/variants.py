@@ -13,10 +13,8 @@ inside the field of view.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.card import ROOT, machine_card
-from benchmarks.retrained import as_run, cost, drawn, is_finished, train
+from benchmarks.retrained import as_run, cost, drawn, trained
 from streamsr.errors import UsageError
 from streamsr.evaluation.writing import write_files
 from streamsr.quality.fidelity import psnr_db
@@ -54,19 +52,6 @@ MEASURES = ("luma", "rgb", "luma, 4:2:0", "rgb, 4:2:0")
 CONTENDERS = [f"{name}-x{scale}" for scale in (2, 4) for pair in TRIALS.values() for name in pair]
 
 
-@dataclass(frozen=True)
-class Taken:
-    """A reduced picture as a network is given it.
-
-    Attributes:
-        luma: (h, w) uint8, for networks on luma.
-        rgb: (h, w, 3) float64 in [0, 255], for networks on RGB; not rounded, as streamsr gives it.
-    """
-
-    luma: Samples
-    rgb: NDArray[np.float64]
-
-
 def measure(run: Path, data: Path) -> dict[str, Any]:
     """Return what a run cost, and its PSNR on both sides, see `psnr_by_set`."""
     record = read_run(run)
@@ -87,14 +72,14 @@ def psnr_by_set(
     pairs = load_pairs(data, side, scale, colour="rgb", most_per_set=most)
     figures: dict[str, dict[str, list[float]]] = {measure: {} for measure in MEASURES}
     for pair, mask in zip(pairs, field_masks(pairs), strict=True):
-        for taken, measures in ((as_file(pair.lr), MEASURES[:2]), (as_video(pair.lr), MEASURES[2:])):
-            if colour == "rgb":
-                shown = picture_of(network, taken.rgb)
-                luma = luma_of(shown)
+        luma = enlarge(network, luma_of(pair.lr)) if colour == "luma" else None  # the same of files and of video
+        for source, measures in ((pair.lr.astype(np.float64), MEASURES[:2]), (as_video(pair.lr), MEASURES[2:])):
+            if luma is None:
+                shown = picture_of(network, source)
             else:
-                luma = enlarge(network, taken.luma)
-                shown = coloured(luma, bicubic_up(np.rint(taken.rgb).astype(np.uint8), scale))
-            found = (psnr_db(luma, luma_of(pair.hr), mask=mask), psnr_db(shown, pair.hr, mask=mask))
+                shown = coloured(luma, bicubic_up(np.rint(source).astype(np.uint8), scale))
+            judged = luma_of(shown) if luma is None else luma
+            found = (psnr_db(judged, luma_of(pair.hr), mask=mask), psnr_db(shown, pair.hr, mask=mask))
             for measure, decibels in zip(measures, found, strict=True):
                 figures[measure].setdefault(pair.dataset, []).append(decibels)
     return {
@@ -103,18 +88,16 @@ def psnr_by_set(
     }
 
 
-def as_file(rgb: Samples) -> Taken:
-    """Return an (h, w, 3) uint8 RGB picture as it is."""
-    return Taken(luma_of(rgb), rgb.astype(np.float64))
+def as_video(rgb: Samples) -> NDArray[np.float64]:
+    """Return what 8-bit 4:2:0 planes (BT.601, studio range) hold of an (h, w, 3) uint8 RGB picture.
 
-
-def as_video(rgb: Samples) -> Taken:
-    """Return what 8-bit 4:2:0 planes (BT.601, studio range) hold of an (h, w, 3) uint8 RGB picture."""
-    luma = luma_of(rgb)
+    Returns:
+        (h, w, 3) in [0, 255], not rounded, as streamsr gives it to networks on RGB; its luma is the picture's, rounded.
+    """
     blue, red = (chroma_of(rgb, luma_weights) for luma_weights in (BLUE_LESS_LUMA, RED_LESS_LUMA))
-    grey = (luma.astype(np.float64) - 16) * (255 / 219)
+    grey = (luma_of(rgb).astype(np.float64) - 16) * (255 / 219)
     change = np.stack([1.402 * red, -0.344136 * blue - 0.714136 * red, 1.772 * blue], axis=2) * (255 / 224)
-    return Taken(luma, (grey[..., None] + change).clip(0, 255))
+    return np.asarray((grey[..., None] + change).clip(0, 255), np.float64)
 
 
 def chroma_of(rgb: Samples, weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -163,23 +146,9 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = p
     Raises:
         UsageError: no run is finished.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.variants", description=__doc__)
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "retrained", help="folder of the runs")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--train", choices=CONTENDERS, help="train this one instead of measuring")
-    what.add_argument("--all", action="store_true", help="train every one that is not trained, then measure")
-    options = parser.parse_args(arguments)
-    wanted = [options.train] if options.train else CONTENDERS if options.all else []
-    for name in wanted:
-        if not is_finished(options.runs / name):
-            write(f"{name}: training")
-            train(name, options.data, options.runs)
+    options, finished = trained("variants", __doc__, CONTENDERS, arguments, write)
     if options.train:
         return 0
-    finished = [name for name in CONTENDERS if is_finished(options.runs / name)]
-    if not finished:
-        raise UsageError(f"{options.runs}: expected a finished run, got none; train them with --all or name --runs")
     if missing := [name for name in CONTENDERS if name not in finished]:
         write(f"not trained, and left out: {', '.join(missing)}")
     torch.set_num_threads(1)
