@@ -498,18 +498,16 @@ def test_how_long_the_rest_takes_goes_by_size_and_by_the_runs_that_live() -> Non
         return Row(Entry(name, f"/in/{name}", size, 1, "key"), state, **known)
 
     rows = [
-        row("old", 900, "done"),
-        row("done", 200, "done"),
+        row("old", 900, "done", owner="earlier"),
+        row("done", 200, "done", owner="us"),
         row("waits", 100, "waiting"),
-        row("failed", 800, "failed"),
     ]
-    rows.append(row("half", 200, "running", progress={"share": 0.5}, owner="us"))
-    done = [("earlier", "old"), ("us", "done")]
+    rows += [row("failed", 800, "failed"), row("half", 200, "running", progress={"share": 0.5}, owner="us")]
     living = [{"id": "us", "started": 1000.0}]
     # 200 done and 100 of 200 under way took 30 s; 100 under way and 100 waiting are left.
-    assert left_s(rows, living, done, 1030.0) == pytest.approx(20.0)
-    assert left_s(rows, living, done, 1000.5) is None
-    assert left_s(rows, [], done, 1030.0) is None
+    assert left_s(rows, living, 1030.0) == pytest.approx(20.0)
+    assert left_s(rows, living, 1000.5) is None
+    assert left_s(rows, [], 1030.0) is None
     status = {"counts": Counter(running=1, waiting=1), "left_s": 20.0, "runs": [], "working": [], "failed": []}
     assert status_lines(status)[0].endswith("; 0:20 left")
 

@@ -27,19 +27,18 @@ def read_status(folder: Path) -> dict[str, Any]:
     paths = sorted((folder / HOUSE).glob(f"{JOURNAL}*.sqlite"))
     if not paths:
         raise InputNotFound(f"{folder}: expected the results of streamsr batch, found no journal; check the name")
-    all_rows, runs, done = [], [], []
+    all_rows, runs = [], []
     for path in paths:
         with Journal(path, only_read=True) as journal:
             all_rows.append(journal.rows())
             runs += [run for run in journal.runs() if run["alive"]]
-            done += [(run, output) for _, run, output, what in journal.events() if what == "done"]
     rows = list(merge_rows(*all_rows).values())
     alive = {run["id"] for run in runs}
     working = [row for row in rows if row.state in ("running", "publishing")]
     failed = [row for row in rows if row.state == "failed" or row.kind == "incomplete"]
     return {
         "counts": {**shares(rows), "incomplete": sum(row.kind == "incomplete" for row in rows)},
-        "left_s": left_s(rows, runs, done, time.time()),
+        "left_s": left_s(rows, runs, time.time()),
         "runs": [{name: run[name] for name in ("id", "machine", "pid", "started")} for run in runs],
         "working": [
             {
@@ -58,27 +57,25 @@ def read_status(folder: Path) -> dict[str, Any]:
     }
 
 
-def left_s(rows: list[Row], runs: list[dict[str, Any]], done: list[tuple[str, str]], now_s: float) -> float | None:
+def left_s(rows: list[Row], runs: list[dict[str, Any]], now_s: float) -> float | None:
     """Return how long the rest will take at the pace of the living runs, by the size of the files.
 
     Args:
-        rows: of all journals.
+        rows: of all journals; one that is done has the run that did it.
         runs: those that live.
-        done: run and output of everything that was ever done.
         now_s: of `time.time`.
 
     Returns:
         Seconds; None where no run lives, or its pace is not known yet.
     """
     alive = {run["id"] for run in runs}
-    sizes = {row.entry.output: row.entry.num_bytes or 0 for row in rows}
-    at_work = [row for row in rows if row.state == "running" and row.owner in alive]
-    half_made = sum(float(row.progress.get("share", 0.0)) * sizes[row.entry.output] for row in at_work)
-    made = half_made + sum(sizes.get(output, 0) for run, output in done if run in alive)
+    ours = [(row, row.entry.num_bytes or 0) for row in rows if row.owner in alive]
+    half_made = sum(float(row.progress.get("share", 0.0)) * size for row, size in ours if row.state == "running")
+    made = half_made + sum(size for row, size in ours if row.state == "done")
     taken_s = now_s - min((float(run["started"]) for run in runs), default=now_s)
     if made <= 0 or taken_s < 1:
         return None
-    todo = sum(sizes[row.entry.output] for row in rows if row.state in ("waiting", "running")) - half_made
+    todo = sum(row.entry.num_bytes or 0 for row in rows if row.state in ("waiting", "running")) - half_made
     return max(0.0, todo * taken_s / made)
 
 
