@@ -122,7 +122,7 @@ class DeviceUpscaler:
 
     @property
     def count(self) -> RoutingCount:
-        """Where the patches of all frames so far went."""
+        """Where the patches of all frames that came out went."""
         return self._counted
 
     @property
@@ -184,9 +184,6 @@ class DeviceUpscaler:
             same = self.reuse_unchanged and self._latest is not None and holds_the_same(frame, self._latest)
             self._flying.append(InFlight(frame, self._enlarger) if same else self._enqueue(frame))
             self._latest = frame
-        total = self._enlarger.grid.num
-        kept = total if same else 0
-        self._counted += RoutingCount(total, unchanged=kept, generated=total - kept, launched=total - kept)
 
     def collect(self) -> Frame:
         """Wait for the oldest frame in flight and return it enlarged.
@@ -209,6 +206,9 @@ class DeviceUpscaler:
                     self._measured += flying.slot.count(flying.num_measured)
                 if flying.enlarger is self._enlarger:
                     self._free.append(flying.slot)
+        total = flying.enlarger.grid.num
+        kept = total if flying.slot is None else 0
+        self._counted += RoutingCount(total, unchanged=kept, generated=total - kept, launched=total - kept)
         return flying.frame.with_planes(self._latest_out)
 
     def drain(self) -> None:

@@ -282,6 +282,7 @@ def test_drained_frames_are_forgotten() -> None:
         upscaler.submit(frame_of(LAYOUTS[0], seed))
     upscaler.drain()
     assert upscaler.num_in_flight == 0
+    assert upscaler.count.total == 0
     made, alone = upscaler.upscale(frame_of(LAYOUTS[0], 7)), DeviceUpscaler(upscaler.generator)
     assert max(largest_difference(made, alone.upscale(frame_of(LAYOUTS[0], 7)))) == 0
 
