@@ -34,8 +34,7 @@ from streamsr.capture.opening import open_container
 from streamsr.config import BatchSettings, usable_cores
 from streamsr.engine import Engine, find_engine
 from streamsr.errors import DiskFull, Interrupted, OutputError, StreamsrError, UsageError
-from streamsr.runtimes import GPU_RUNTIMES, gpu_runs_torch
-from streamsr.runtimes.nvidia import find_gpus
+from streamsr.runtimes import GPU_RUNTIMES, count_gpus
 
 MakeExecutor = Callable[[int], Executor]
 """Makes what runs tasks, given how many pieces of work there are at most."""
@@ -189,8 +188,7 @@ def local_executor(engine: Engine, settings: BatchSettings, num_workers: int | N
     wants_gpu = engine.architecture != "bicubic" and (
         runtime in GPU_RUNTIMES or (runtime == "auto" and settings.upscale.generator.precision != "int8")
     )
-    num_gpus = len(find_gpus()) if wants_gpu and gpu_runs_torch() else 0
-    return LocalExecutor(share_out(num_workers, num_gpus=num_gpus, most=most))
+    return LocalExecutor(share_out(num_workers, num_gpus=count_gpus() if wants_gpu else 0, most=most))
 
 
 def _most_pieces(plan: Plan, settings: BatchSettings) -> int:

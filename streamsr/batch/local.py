@@ -14,6 +14,7 @@ from typing import Any
 from streamsr.batch.tasks import Ended, Event, Lost, Task, Told
 from streamsr.config import usable_cores
 from streamsr.errors import EngineError
+from streamsr.runtimes.nvidia import VISIBLE, visible_name
 
 BYTES_A_WORKER = 3 << 29
 """Memory that one worker may need: the program and its libraries, and some large pictures in each queue."""
@@ -87,7 +88,7 @@ class Worker:
         cores = ",".join(map(str, place.cores))
         environment = {**os.environ, "OMP_NUM_THREADS": str(max(len(place.cores), 1))}
         if place.gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = str(place.gpu)
+            environment[VISIBLE] = visible_name(place.gpu)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "streamsr.batch.worker", str(theirs.fileno()), cores],

@@ -77,6 +77,15 @@ def gpu_runs_torch() -> bool:
     return torch.cuda.is_available()
 
 
+def count_gpus() -> int:
+    """Return how many GPUs torch sees, which is not told of those that the user hides; 0 where it can use none."""
+    if not gpu_runs_torch():
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def fastest_on_gpu(engine: Engine, settings: GeneratorSettings, *, bit_depth: int) -> Generator:
     """Return the fastest runtime on the GPU; where there is but one, nothing is measured.
 

@@ -20,7 +20,7 @@ class DeviceGenerator(Protocol):
         scale: enlargement of each side.
         channels: 1 (luma) or 3 (RGB).
         radius_px: input pixels on each side of a pixel that its output depends on.
-        device: where it runs.
+        device: where it runs; a GPU has its number.
         is_gpu: False where the same code runs on the CPU, for tests.
         cuda_stream: the CUDA stream that it computes on, its own; None on the CPU.
     """
@@ -34,7 +34,7 @@ class DeviceGenerator(Protocol):
     cuda_stream: Any
 
     def enlarge(self, pictures: Tensor, out: Tensor) -> None:
-        """Enqueue the enlargement of pictures on the present CUDA stream, without waiting; may be captured in a graph.
+        """Enqueue the enlargement of pictures on its GPU's present CUDA stream, without waiting; may be captured.
 
         Each shape must have run once before it is captured: that run tries what is fastest.
 

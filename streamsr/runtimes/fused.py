@@ -27,7 +27,7 @@ from streamsr.runtimes.fused_kernel import (
     pack_network,
     plan_tiles,
 )
-from streamsr.runtimes.gpu_faults import guarded
+from streamsr.runtimes.gpu_faults import guarded, numbered
 from streamsr.runtimes.gpu_generator import GpuGenerator
 
 OLDEST_CAPABILITY = (8, 0)
@@ -87,7 +87,7 @@ def check_device(device: torch.device) -> None:
     """
     if device.type != "cuda" or not torch.cuda.is_available() or torch.version.cuda is None:
         raise EngineError("fused: expected an NVIDIA GPU and a CUDA build of PyTorch, got none; use --runtime openvino")
-    capability = torch.cuda.get_device_capability(device)
+    capability = torch.cuda.get_device_capability(device if device.index is None else numbered(device))
     if capability < OLDEST_CAPABILITY:
         raise EngineError(
             f"fused: expected compute capability 8.0 or above, got {capability[0]}.{capability[1]}; use --runtime cuda"
@@ -115,8 +115,8 @@ class FusedStudent:
         device: torch.device | str = "cuda",
         variant: Variant | None = None,
     ) -> None:
-        self.device = torch.device(device)
-        check_device(self.device)
+        check_device(torch.device(device))
+        self.device = numbered(torch.device(device))
         with torch.cuda.device(self.device):
             properties = torch.cuda.get_device_properties(self.device)
             variant = variant or choose_variant(spec, shared_memory_bytes(torch.cuda.current_device()))
@@ -131,11 +131,11 @@ class FusedStudent:
         self._plans: dict[tuple[int, int], TilePlan] = {}
 
     def enlarge_device(self, luma: Tensor, out: Tensor) -> None:
-        """Enlarge a frame on PyTorch's current CUDA stream, without waiting; may be captured in a graph.
+        """Enlarge a frame on the GPU's current CUDA stream, without waiting; may be captured in a graph.
 
         Args:
-            luma: (H, W) uint8, CUDA, rows contiguous.
-            out: (scale * H, scale * W) uint8, CUDA, rows contiguous, rows on multiples of ``scale`` bytes; every
+            luma: (H, W) uint8, on this GPU, rows contiguous.
+            out: (scale * H, scale * W) uint8, on this GPU, rows contiguous, rows on multiples of ``scale`` bytes; every
                 sample is written, rounded to nearest (half to even) and clamped.
 
         Raises:
@@ -154,9 +154,10 @@ class FusedStudent:
         """Return the frame's height and width."""
         scale = self.shape.scale
         for name, tensor in (("luma", luma), ("out", out)):
-            if tensor.dtype != torch.uint8 or not tensor.is_cuda or tensor.ndim != 2 or tensor.stride(1) != 1:
+            fits = tensor.dtype == torch.uint8 and tensor.device == self.device
+            if not fits or tensor.ndim != 2 or tensor.stride(1) != 1:
                 raise EngineError(
-                    f"fused: expected {name} as (H, W) uint8 on a GPU with contiguous rows, got "
+                    f"fused: expected {name} as (H, W) uint8 on {self.device} with contiguous rows, got "
                     f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}; convert it"
                 )
         height, width = luma.shape

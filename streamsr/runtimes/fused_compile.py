@@ -184,6 +184,7 @@ class LoadedKernel:
 
     def __init__(self, cubin: bytes, *, shared_bytes: int, threads: int, name: str = NAME) -> None:
         self.driver, self.shared_bytes, self.threads = driver_library(), shared_bytes, threads
+        self.device = torch.cuda.current_device()
         torch.cuda.current_stream().synchronize()  # the device's context exists and is current from here on
         module, self.function, self.context = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
         check(self.driver.cuCtxGetCurrent(ctypes.byref(self.context)))
@@ -192,7 +193,7 @@ class LoadedKernel:
         check(self.driver.cuFuncSetAttribute(self.function, MAX_DYNAMIC_SHARED_BYTES, shared_bytes))
 
     def launch(self, blocks: int, pointers: Sequence[int], integers: Sequence[int]) -> None:
-        """Launch on PyTorch's current CUDA stream; may be captured in a graph.
+        """Launch on the current CUDA stream of the kernel's device; may be captured in a graph.
 
         Args:
             blocks: number of thread blocks.
@@ -204,7 +205,8 @@ class LoadedKernel:
         """
         values = [*map(ctypes.c_void_p, pointers), *map(ctypes.c_int, integers)]
         arguments = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        cuda_stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         size = (blocks, 1, 1, self.threads, 1, 1, self.shared_bytes)
-        check(self.driver.cuCtxSetCurrent(self.context))  # a thread that has not used the GPU before has none
-        check(self.driver.cuLaunchKernel(self.function, *size, cuda_stream, arguments, None))
+        with torch.cuda.device(self.device):  # another device that was current is so again behind this
+            cuda_stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+            check(self.driver.cuCtxSetCurrent(self.context))  # a thread that has not used the GPU before has none
+            check(self.driver.cuLaunchKernel(self.function, *size, cuda_stream, arguments, None))

@@ -13,8 +13,8 @@ LEAST_CAPABILITY = (7, 0)
 """The first GPUs with matrix units, Volta; torch's builds and half precision are of no use below."""
 
 
-def check_gpu(device: torch.device) -> None:
-    """Refuse a GPU that torch cannot use.
+def check_gpu(device: torch.device) -> torch.device:
+    """Return a GPU with its number, or refuse one that torch cannot use.
 
     Raises:
         EngineError: says what is missing.
@@ -28,15 +28,29 @@ def check_gpu(device: torch.device) -> None:
             f"cuda: expected an NVIDIA GPU, its driver and a CUDA build of torch, got {got}; "
             "install what is missing or use --runtime auto"
         )
-    index = torch.cuda.current_device() if device.index is None else device.index
-    if index >= torch.cuda.device_count():
-        raise EngineError(f"cuda: expected one of {torch.cuda.device_count()} GPUs, got number {index}; use cuda:0")
-    found = torch.cuda.get_device_capability(index)
+    device = numbered(device)
+    found = torch.cuda.get_device_capability(device)
     if found < LEAST_CAPABILITY:
         raise EngineError(
             f"cuda: expected a GPU of compute capability 7.0 or more, got {found[0]}.{found[1]} "
-            f"({torch.cuda.get_device_name(index)}); use --runtime openvino"
+            f"({torch.cuda.get_device_name(device)}); use --runtime openvino"
         )
+    return device
+
+
+def numbered(device: torch.device) -> torch.device:
+    """Return a GPU with its number: which one is present differs between threads, and from one moment to the next.
+
+    Raises:
+        EngineError: there is no such GPU.
+    """
+    if device.index is None:
+        return torch.device(device.type, torch.cuda.current_device())
+    if device.index >= torch.cuda.device_count():
+        raise EngineError(
+            f"cuda: expected one of {torch.cuda.device_count()} GPUs, got number {device.index}; use cuda:0"
+        )
+    return device
 
 
 @contextmanager

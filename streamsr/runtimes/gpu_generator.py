@@ -90,7 +90,7 @@ class GpuGenerator:
         self.device = torch.device(device)
         self.is_gpu = self.device.type == "cuda"
         if self.is_gpu:
-            check_gpu(self.device)
+            self.device = check_gpu(self.device)
         self.engine, self.precision = engine, precision
         self.scale, self.radius_px = engine.scale, engine.radius_px
         self.channels = 1 if engine.colour == "luma" else 3
@@ -127,7 +127,7 @@ class GpuGenerator:
                 return median_ms(prepared.launch)
 
     def enlarge(self, pictures: Tensor, out: Tensor) -> None:
-        """Enqueue the enlargement of pictures on the present CUDA stream, without waiting; may be captured in a graph.
+        """Enqueue the enlargement of pictures on its GPU's present CUDA stream, without waiting; may be captured.
 
         Each shape must have run once before it is captured: that run tries what is fastest.
 
@@ -135,7 +135,7 @@ class GpuGenerator:
             pictures: (N, C, H, W) uint8, or float32 in [0, 1]; on the device, contiguous.
             out: (N, C, scale * H, scale * W) uint8 (rounded, clamped) or float32 (not clamped); contiguous, written.
         """
-        with torch.no_grad(), tuned_convolutions(on=self.is_gpu):
+        with torch.no_grad(), tuned_convolutions(on=self.is_gpu), self.on_device():
             self.network.enlarge(pictures, out)
 
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
@@ -150,12 +150,17 @@ class GpuGenerator:
         if not self.graphs:
             return launch
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.cuda_stream, capture_error_mode="thread_local"):
+        options: dict[str, Any] = {"stream": self.cuda_stream, "capture_error_mode": "thread_local"}
+        with self.on_device(), torch.cuda.graph(graph, pool=self.pool, **options):  # it first waits for the present GPU
             launch()
         return graph.replay
 
+    def on_device(self) -> AbstractContextManager[Any]:
+        """Make this generator's GPU the present one: kernels that torch knows nothing of are launched there."""
+        return torch.cuda.device(self.device) if self.is_gpu else nullcontext()
+
     def on_stream(self) -> AbstractContextManager[Any]:
-        """Make this generator's CUDA stream the present one."""
+        """Make this generator's CUDA stream and GPU the present ones."""
         return torch.cuda.stream(self.cuda_stream) if self.is_gpu else nullcontext()
 
     def _generate(self, pictures: Pictures, out: Pictures | None) -> Pictures:

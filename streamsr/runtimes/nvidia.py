@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""What tells a program which GPUs to use; it sees them in that order and numbers them from 0."""
 
 NAME_BYTES = 96
 """``NVML_DEVICE_NAME_V2_BUFFER_SIZE`` of nvml.h; a driver's version needs fewer."""
@@ -56,6 +60,16 @@ def gpu_of_torch(device: Any) -> Gpu:
 
     major, minor = torch.cuda.get_device_capability(device)
     return Gpu(torch.cuda.get_device_name(device), f"{major}.{minor}", driver_version())
+
+
+def visible_name(index: int) -> str:
+    """Return what `VISIBLE` is to say for a child process to see one GPU of this process alone.
+
+    Args:
+        index: as this process numbers it, which sees what its own `VISIBLE` says.
+    """
+    shown = [name.strip() for name in os.environ.get(VISIBLE, "").split(",")]
+    return shown[index] if any(shown) and index < len(shown) else str(index)
 
 
 @contextmanager

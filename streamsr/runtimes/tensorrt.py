@@ -16,7 +16,7 @@ from streamsr.errors import EngineError
 from streamsr.plans import BuildProgress, Plan
 from streamsr.runtimes.base import Pictures
 from streamsr.runtimes.gpu_generator import GpuGenerator
-from streamsr.runtimes.nvidia import gpu_of_torch
+from streamsr.runtimes.nvidia import gpu_of_torch, visible_name
 from streamsr.runtimes.tensorrt_library import Library, find_library
 from streamsr.runtimes.tensorrt_network import PlanSource, ShapeContext, TensorRTNetwork
 from streamsr.runtimes.tensorrt_plans import ShapeRange, obtain_plan
@@ -100,6 +100,7 @@ class TensorRTGenerator(GpuGenerator):
                 shapes=shapes,
                 library=library,
                 gpu=gpu,
+                visible=visible_name(self.device.index or 0),
                 watch=watch,
             )
             for notice in plan.notices:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ from typing import Any, cast
 
 from streamsr.engine import Engine, read_engine
 from streamsr.errors import EngineError
+from streamsr.runtimes.nvidia import VISIBLE
 from streamsr.runtimes.tensorrt_library import MODULES, Library
 from streamsr.runtimes.tensorrt_plans import ShapeRange
 
@@ -27,6 +29,8 @@ def main(folder: Path) -> int:
     """Build what a folder's request asks for; return the exit code."""
     try:
         request = json.loads((folder / "request").read_text(encoding="utf-8"))
+        if request.get("visible"):
+            os.environ[VISIBLE] = request["visible"]  # TensorRT builds for the GPU that it is on
         library = Library(request["library"], importlib.import_module(MODULES[request["library"]]))
         shapes = ShapeRange(**{name: _as_tuple(value) for name, value in request["shapes"].items()})
         plan = build(

@@ -139,6 +139,7 @@ def obtain_plan(
     shapes: ShapeRange,
     library: Library,
     gpu: Gpu,
+    visible: str = "",
     cache: PlanCache | None = None,
     watch: Callable[[BuildProgress], None] | None = None,
     limit_s: float = BUILD_LIMIT_S,
@@ -152,6 +153,7 @@ def obtain_plan(
         shapes: what it is to serve.
         library: what builds it and will run it.
         gpu: what it is for.
+        visible: `streamsr.runtimes.nvidia.visible_name` of the GPU that it is built on; empty for the first.
         cache: where plans are kept; None takes the user's.
         watch: called a few times a second while it is built.
         limit_s: what building may take.
@@ -166,6 +168,7 @@ def obtain_plan(
         "shapes": asdict(shapes),
         "library": library.name,
         "capability": gpu.capability,
+        "visible": visible,
     }
 
     def command(folder: Path) -> list[str]:
