@@ -21,6 +21,8 @@ class GeneratorSettings:
         precision: ``auto`` takes FP16 on a GPU; on a CPU INT8 where the engine has it and the source is 8-bit, else
             fp32.
         threads: CPU threads; None takes all cores.
+        gpus: that share the frames of one recording: of those that torch sees, the first so many, or ``all``. A worker
+            of an archive and a live session have one each.
         launch: ``auto`` measures once whether patches or the whole frame are faster.
         patch_px: side of a patch's core, the unit of routing; None takes 32.
         halo_px: context round a core; None takes the engine's own, which makes seams vanish.
@@ -33,6 +35,7 @@ class GeneratorSettings:
     runtime: Literal["auto", "openvino", "torch", "onnxruntime", "cuda", "tensorrt", "fused"] = "auto"
     precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
     threads: int | None = None
+    gpus: int | Literal["all"] = 1
     launch: Literal["auto", "frame", "patch"] = "auto"
     patch_px: int | None = None
     halo_px: int | None = None

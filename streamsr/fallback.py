@@ -1,4 +1,4 @@
-"""FallbackUpscaler: a GPU's upscaler whose frames go on on the processor where the GPU fails, and what says so.
+"""FallbackUpscaler: GPUs' upscaler whose frames go on on the processor where the last GPU fails, and what says so.
 
 The one place that decides which upscaler a generator gets: `make_upscaler`.
 """
@@ -8,82 +8,82 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from streamsr.config import GeneratorSettings
 from streamsr.consistency import ConsistencyCount
+from streamsr.dealing import DealingUpscaler
 from streamsr.engine import Engine
 from streamsr.errors import EngineError, GpuFault
 from streamsr.frame import Frame
 from streamsr.launch import LaunchPlan
 from streamsr.routing import RoutingCount
-from streamsr.runtimes import GPU_RUNTIMES, Generator, load_generator
+from streamsr.runtimes import GPU_RUNTIMES, Generator, load_alike, load_generator, refuse_missing_gpus
 from streamsr.timing import StageClock
 from streamsr.upscaler import FrameUpscaler
-
-if TYPE_CHECKING:
-    from streamsr.device_upscaler import DeviceUpscaler
 
 log = logging.getLogger(__name__)
 
 Spare: TypeAlias = "tuple[FrameUpscaler, str]"
-"""What goes on where a GPU failed, and the line that says so."""
+"""What goes on where no GPU is left, and the line that says so."""
 
 
 class FallbackUpscaler:
-    """Enlarges the frames of a video in their order on a GPU, and on the processor from where the GPU fails.
+    """Enlarges the frames of a video in their order on GPUs, and on the processor from where the last GPU fails.
 
     Frames that were in flight then are done again. Owned by one thread; counts and clocks may be read by others.
 
     Args:
-        generator: what enlarges on the GPU.
-        upscaler: on the GPU, with this generator.
-        spare: makes what goes on, given how the GPU failed.
+        upscaler: on the GPUs.
+        spare: makes what goes on, given how the last GPU failed.
 
     Attributes:
         frames_in_flight: frames between `submit` and `collect`, at most.
-        notices: what the user should know, one line each.
     """
 
-    def __init__(self, generator: Generator, upscaler: DeviceUpscaler, spare: Callable[[GpuFault], Spare]) -> None:
+    def __init__(self, upscaler: DealingUpscaler, spare: Callable[[GpuFault], Spare]) -> None:
         self.frames_in_flight = upscaler.frames_in_flight
-        self.notices: list[str] = []
-        self._generator, self._device, self._make_spare = generator, upscaler, spare
+        self._gpus, self._make_spare = upscaler, spare
         self._spare: FrameUpscaler | None = None
+        self._told: list[str] = []
         self._waiting: deque[Frame] = deque()
 
     @property
     def generator(self) -> Generator:
-        """What enlarges on the GPU."""
-        return self._generator
+        """What enlarges on the first GPU."""
+        return self._gpus.generator
 
     @property
     def description(self) -> str:
         """What runs the generator, and what did before, in one line."""
-        first = self._generator.description
+        first = self._gpus.description
         return f"{first}, then {self._spare.generator.description}" if self._spare else first
+
+    @property
+    def notices(self) -> list[str]:
+        """What the user should know, one line each."""
+        return [*self._gpus.notices, *self._told]
 
     @property
     def clocks(self) -> dict[str, StageClock]:
         """The clocks of both, by name."""
-        return {**self._device.clocks, **(self._spare.clocks if self._spare else {})}
+        return {**self._gpus.clocks, **(self._spare.clocks if self._spare else {})}
 
     @property
     def count(self) -> RoutingCount:
         """Where the patches of all frames so far went."""
-        return self._device.count + self._spare.count if self._spare else self._device.count
+        return self._gpus.count + self._spare.count if self._spare else self._gpus.count
 
     @property
     def consistency(self) -> ConsistencyCount:
         """How well the frames so far give their inputs back, as far as that was measured."""
-        return self._device.consistency + self._spare.consistency if self._spare else self._device.consistency
+        return self._gpus.consistency + self._spare.consistency if self._spare else self._gpus.consistency
 
     @property
     def plan(self) -> LaunchPlan | None:
         """How the latest size is launched; None before the first frame."""
-        return (self._spare.plan if self._spare else None) or self._device.plan
+        return (self._spare.plan if self._spare else None) or self._gpus.plan
 
     @property
     def num_in_flight(self) -> int:
@@ -98,7 +98,7 @@ class FallbackUpscaler:
         """
         if self._spare is None:
             try:
-                self._device.submit(frame)
+                self._gpus.submit(frame)
             except GpuFault as fault:
                 self._go_on(fault)
         self._waiting.append(frame)
@@ -111,7 +111,7 @@ class FallbackUpscaler:
         """
         if self._spare is None:
             try:
-                frame = self._device.collect()
+                frame = self._gpus.collect()
             except GpuFault as fault:
                 self._go_on(fault)
             else:
@@ -128,14 +128,13 @@ class FallbackUpscaler:
     def drain(self) -> None:
         """Wait for what is in flight and drop it."""
         self._waiting.clear()
-        with suppress(GpuFault):
-            self._device.drain()
+        self._gpus.drain()
 
     def _go_on(self, fault: GpuFault) -> None:
         """Make the spare; from here on it does every frame."""
         log.warning("%s", fault)
         self._spare, notice = self._make_spare(fault)
-        self.notices.append(notice)
+        self._told.append(notice)
 
 
 Upscaler: TypeAlias = "FrameUpscaler | FallbackUpscaler"
@@ -153,11 +152,11 @@ def make_upscaler(
     reuse_unchanged: bool = True,
     trial_first: bool = False,
 ) -> Upscaler:
-    """Load a generator and return what enlarges frames with it: on the GPU where it runs there.
+    """Load a generator and return what enlarges frames with it: on the GPU, or on several, where it runs there.
 
     Args:
         engine: which generator.
-        settings: how.
+        settings: how, and on how many GPUs.
         bit_depth: of the samples to come.
         reuse_unchanged: False where the caller may write to the planes of a frame that was enlarged.
         trial_first: whether a processor tries launches when the first frame comes, so that no later one waits for it.
@@ -174,17 +173,36 @@ def make_upscaler(
         "reuse_unchanged": settings.reuse_unchanged and reuse_unchanged,
         "consistency": settings.consistency and engine.kind != "interpolation",
     }
-    generator: Any = load_generator(engine, settings, bit_depth=bit_depth)
+    refuse_missing_gpus(settings.gpus)
+    generator = load_generator(engine, settings, bit_depth=bit_depth)
     trial_first = trial_first or engine.architecture not in LIGHT
     if generator.runtime not in GPU_RUNTIMES:
-        return FrameUpscaler(generator, **options, trial_first=trial_first)
+        upscaler = FrameUpscaler(generator, **options, trial_first=trial_first)
+        upscaler.notices = told_without_gpus(generator, settings.gpus)
+        return upscaler
     from streamsr.device_upscaler import DeviceUpscaler
 
     def spare(fault: GpuFault) -> Spare:
         found, notice = recover(engine, settings, fault, bit_depth=bit_depth)
         return FrameUpscaler(found, **options, trial_first=trial_first), notice
 
-    return FallbackUpscaler(generator, DeviceUpscaler(generator, **options), spare)
+    generators = load_alike(engine, generator, settings.gpus)
+    return FallbackUpscaler(DealingUpscaler([DeviceUpscaler(each, **options) for each in generators]), spare)
+
+
+def told_without_gpus(generator: Generator, asked: int | str) -> tuple[str, ...]:
+    """Return the notices of a generator on the processor where GPUs were asked for.
+
+    Raises:
+        EngineError: a number of GPUs was asked for, and what else was asked for keeps the generator off them.
+    """
+    if asked == 1:
+        return ()
+    if asked != "all":
+        raise EngineError(
+            f"--gpus: expected a generator that runs on GPUs, got {generator.description}; leave --gpus out"
+        )
+    return (f"--gpus all: no GPU is used, {generator.description} is",)
 
 
 def recover(

@@ -258,7 +258,6 @@ class Job:
                 *read.notices,
                 *written.notices,
                 *self.seam_notices(),
-                *getattr(self.generator, "notices", ()),
                 *self.upscaler.notices,
             ],
             "failure": None if failure is None else str(failure) or type(failure).__name__,

@@ -159,7 +159,7 @@ def test_an_earlier_name_is_kept_when_inputs_join(tmp_path: Path) -> None:
 def test_the_key_counts_what_decides_a_result_and_nothing_else() -> None:
     plain, engine = UpscaleSettings(), find_engine("fast-x2")
     key = settings_key(engine, plain, "mkv")
-    other = UpscaleSettings(GeneratorSettings(threads=3), ReadSettings(hwaccel="cuda"), overwrite=True)
+    other = UpscaleSettings(GeneratorSettings(threads=3, gpus=2), ReadSettings(hwaccel="cuda"), overwrite=True)
     assert key == settings_key(engine, other, "mkv")
     others = [
         settings_key(engine, plain, "mp4"),

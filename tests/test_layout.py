@@ -44,6 +44,7 @@ ROOMS = (
     "sidecar",
     "dicom",
     "fallback",
+    "dealing",
     "device_upscaler",
     "device_slot",
     "device_enlarger",

@@ -15,8 +15,8 @@ from streamsr.sidecar import plain
 def settings_key(engine: Engine, settings: UpscaleSettings, container: str) -> str:
     """Return the hash of an engine's weights and of the settings that a result depends on.
 
-    How many threads work on it, what decodes, and whether a result may be replaced change nothing in it, so they are
-    left out.
+    How many threads and GPUs work on it, what decodes, and whether a result may be replaced change nothing in it, so
+    they are left out.
 
     Args:
         engine: which generator.
@@ -25,7 +25,7 @@ def settings_key(engine: Engine, settings: UpscaleSettings, container: str) -> s
     """
     generator = replace(settings.generator, threads=None, engine=engine.name)
     counted = asdict(replace(settings, generator=generator, overwrite=False))
-    del counted["read"]["hwaccel"]
+    del counted["read"]["hwaccel"], counted["generator"]["gpus"]
     weights = {"name": engine.name, "scale": engine.scale, "files": engine.files}
     return _hash({"engine": weights, "settings": counted, "container": container})
 

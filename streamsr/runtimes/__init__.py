@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from streamsr.config import GeneratorSettings
 from streamsr.engine import Engine
-from streamsr.errors import EngineError
+from streamsr.errors import EngineError, UsageError
 from streamsr.runtimes import tensorrt_library
 from streamsr.runtimes.base import Generator
 from streamsr.runtimes.nvidia import find_gpus, gpu_of_torch
@@ -86,6 +87,64 @@ def count_gpus() -> int:
     return torch.cuda.device_count()
 
 
+def usable_gpus() -> list[int]:
+    """Return the numbers of the GPUs that runtimes here can use, the present one first."""
+    if not gpu_runs_torch():
+        return []
+    import torch
+
+    least, present = (int(LEAST_CAPABILITY), 0), torch.cuda.current_device()
+    numbers = [each for each in range(torch.cuda.device_count()) if torch.cuda.get_device_capability(each) >= least]
+    return sorted(numbers, key=lambda number: number != present)
+
+
+def refuse_missing_gpus(asked: int | str) -> None:
+    """Refuse a number of GPUs that there are not; nothing is looked for where one is asked for.
+
+    Args:
+        asked: how many, or ``all`` there are, of which there may be none.
+
+    Raises:
+        UsageError: it is neither.
+        EngineError: there are fewer.
+    """
+    if asked in (1, "all"):
+        return
+    if not isinstance(asked, int) or asked < 1:
+        raise UsageError(f"--gpus: expected a number of GPUs from 1 on, or all, got {asked!r}")
+    found = len(usable_gpus())
+    if asked > found:
+        some = f"{asked} GPUs" if found else "GPUs that torch can use"
+        raise EngineError(
+            f"--gpus: expected {some}, got {found or 'none'}; {'use --gpus all' if found else 'leave --gpus out'}"
+        )
+
+
+def load_alike(engine: Engine, first: Generator, asked: int | str) -> list[Any]:
+    """Make an engine ready on other GPUs as it is on one: in the same runtime and precision.
+
+    Args:
+        engine: which generator.
+        first: on the present GPU.
+        asked: on how many GPUs in all, or ``all``; see `refuse_missing_gpus`.
+
+    Returns:
+        The first and the others, each a `streamsr.runtimes.device.DeviceGenerator`.
+
+    Raises:
+        EngineError: one of the GPUs cannot run it.
+    """
+    made: list[Any] = [first]
+    if asked == 1:
+        return made
+    for number in usable_gpus()[1 : None if asked == "all" else int(asked)]:
+        try:
+            made.append(_make(engine, first.runtime, first.precision, None, device=f"cuda:{number}"))
+        except EngineError as cause:
+            raise EngineError(f"GPU {number}: {cause}") from cause
+    return made
+
+
 def fastest_on_gpu(engine: Engine, settings: GeneratorSettings, *, bit_depth: int) -> Generator:
     """Return the fastest runtime on the GPU; where there is but one, nothing is measured.
 
@@ -125,31 +184,23 @@ def gpu_candidates(engine: Engine, precision: str, *, bit_depth: int) -> list[st
     return names
 
 
-def _make_tensorrt(engine: Engine, precision: str) -> Generator:
-    from streamsr.runtimes.tensorrt import TensorRTGenerator
+def _make_on_gpu(engine: Engine, runtime: str, precision: str, device: str) -> Generator:
+    if runtime == "tensorrt":
+        from streamsr.runtimes.tensorrt import TensorRTGenerator
 
-    return TensorRTGenerator(engine, precision=precision)
+        return TensorRTGenerator(engine, precision=precision, device=device)
+    if runtime == "fused":
+        from streamsr.runtimes.fused import FusedGenerator
 
-
-def _make_fused(engine: Engine) -> Generator:
-    from streamsr.runtimes.fused import FusedGenerator
-
-    return FusedGenerator(engine)
-
-
-def _make_cuda(engine: Engine, precision: str) -> Generator:
+        return FusedGenerator(engine, device=device)
     from streamsr.runtimes.cuda import CudaGenerator
 
-    return CudaGenerator(engine, precision=precision)
+    return CudaGenerator(engine, precision=precision, device=device)
 
 
-def _make(engine: Engine, runtime: str, precision: str, threads: int | None) -> Generator:
-    if runtime == "tensorrt":
-        return _make_tensorrt(engine, precision)
-    if runtime == "fused":
-        return _make_fused(engine)
-    if runtime == "cuda":
-        return _make_cuda(engine, precision)
+def _make(engine: Engine, runtime: str, precision: str, threads: int | None, device: str = "cuda") -> Generator:
+    if runtime in GPU_RUNTIMES:
+        return _make_on_gpu(engine, runtime, precision, device)
     if runtime == "openvino":
         from streamsr.runtimes.openvino_cpu import OpenVINOGenerator
 

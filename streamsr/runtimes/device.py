@@ -6,32 +6,29 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from streamsr.engine import Engine
+from streamsr.runtimes.base import Generator
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
-class DeviceGenerator(Protocol):
+class DeviceGenerator(Generator, Protocol):
     """A network on a GPU, ready to be enqueued. Owned by one thread at a time.
 
     Attributes:
         engine: which network.
-        scale: enlargement of each side.
-        channels: 1 (luma) or 3 (RGB).
-        radius_px: input pixels on each side of a pixel that its output depends on.
         device: where it runs; a GPU has its number.
         is_gpu: False where the same code runs on the CPU, for tests.
         cuda_stream: the CUDA stream that it computes on, its own; None on the CPU.
+        notices: what the user should know, one line each.
     """
 
     engine: Engine
-    scale: int
-    channels: int
-    radius_px: int
     device: torch.device
     is_gpu: bool
     cuda_stream: Any
+    notices: list[str]
 
     def enlarge(self, pictures: Tensor, out: Tensor) -> None:
         """Enqueue the enlargement of pictures on its GPU's present CUDA stream, without waiting; may be captured.
