@@ -51,6 +51,31 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
+def parse_gpus(text: str) -> Any:
+    """Return a number of GPUs from ``2``, or ``all``.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text != "all" and not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise UsageError(f"--gpus: expected a number of GPUs from 1 on, or all, got {text!r}")
+    return text if text == "all" else int(text)
+
+
+def refuse_several_gpus(asked: int | str, instead: str) -> None:
+    """Refuse more than one GPU where each piece of work has one.
+
+    Args:
+        asked: the setting.
+        instead: what is done with GPUs there.
+
+    Raises:
+        UsageError: it is not 1.
+    """
+    if asked != 1:
+        raise UsageError(f"--gpus: expected 1, since {instead}, got {asked}; leave it out")
+
+
 def parse_pair(option: str, text: str) -> tuple[str, str]:
     """Return a key and a value from ``KEY=VALUE``.
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from streamsr.choices import PRECISIONS, RUNTIMES, choice, parse_pair, parse_rate, parse_size
+from streamsr.choices import PRECISIONS, RUNTIMES, choice, parse_gpus, parse_pair, parse_rate, parse_size
 from streamsr.config import (
     DEFAULT_ENGINE,
     FeedSettings,
@@ -23,6 +23,7 @@ from streamsr.config import (
     WebSettings,
 )
 from streamsr.errors import InputError, Interrupted, OutputError, StreamsrError, UsageError, printable
+from streamsr.options import OneGpu
 
 MEBIBYTE = 1 << 20
 
@@ -39,6 +40,7 @@ def live(
     runtime: Annotated[str, typer.Option(help="auto, openvino, cuda, tensorrt, fused, torch or onnxruntime.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, int8, fp16, bf16 or fp32.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a generator; all cores.")] = None,
+    gpus: OneGpu = "1",
     view: Annotated[str, typer.Option(help="window, web or none.")] = "window",
     max_latency: Annotated[
         float | None, typer.Option(min=1, help="From arrival to the screen, ms; two frame periods.")
@@ -88,6 +90,7 @@ def live(
             runtime=choice("runtime", runtime, RUNTIMES),
             precision=choice("precision", precision, PRECISIONS),
             threads=threads,
+            gpus=parse_gpus(gpus),
         ),
         lighter=parse_lighter(lighter),
         feed=FeedSettings(

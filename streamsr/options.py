@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
-from streamsr.choices import PRECISIONS, RUNTIMES, choice, parse_rate
+from streamsr.choices import PRECISIONS, RUNTIMES, choice, parse_gpus, parse_rate
 from streamsr.config import GeneratorSettings, ReadSettings, UpscaleSettings
 
 Model = Annotated[str, typer.Option("-m", "--model", help="Engine: fast-x2, tiny-x2, bicubic-x2, ... or a folder.")]
 Runtime = Annotated[str, typer.Option(help="auto, openvino, cuda, tensorrt, fused, torch or onnxruntime.")]
 Precision = Annotated[str, typer.Option(help="auto, int8, fp16, bf16 or fp32.")]
+Gpus = Annotated[str, typer.Option(metavar="N", help="GPUs that share the frames of a recording, or all.")]
+OneGpu = Annotated[str, typer.Option("--gpus", hidden=True)]
 Launch = Annotated[str, typer.Option(help="auto (measured once), frame or patch.")]
 Patch = Annotated[int | None, typer.Option(min=8, max=1024, help="Side of a patch's core, px; 32.")]
 Halo = Annotated[int | None, typer.Option(min=0, max=256, help="Context round a patch, px; the radius.")]
@@ -54,6 +56,7 @@ def upscale_settings(
     overwrite: bool,
     hwaccel: str = "none",
     threads: int | None = None,
+    gpus: str = "1",
     patch: int | None = None,
     halo: int | None = None,
 ) -> UpscaleSettings:
@@ -68,6 +71,7 @@ def upscale_settings(
             runtime=choice("runtime", runtime, RUNTIMES),
             precision=choice("precision", precision, PRECISIONS),
             threads=threads,
+            gpus=parse_gpus(gpus),
             launch=choice("launch", launch, ("auto", "frame", "patch")),
             patch_px=patch,
             halo_px=halo,

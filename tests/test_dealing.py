@@ -18,7 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamsr import fallback, runtimes
-from streamsr.config import GeneratorSettings, UpscaleSettings
+from streamsr.batch.archive import enlarge_archive
+from streamsr.batch.outputs import parse_destination
+from streamsr.choices import parse_gpus
+from streamsr.config import BatchSettings, GeneratorSettings, LiveSettings, UpscaleSettings
 from streamsr.dealing import DealingUpscaler
 from streamsr.device_upscaler import DeviceUpscaler, InFlight
 from streamsr.engine import Engine, bicubic_engine, find_engine
@@ -26,6 +29,7 @@ from streamsr.errors import EngineError, GpuFault, InputError, UsageError
 from streamsr.fallback import FallbackUpscaler, make_upscaler
 from streamsr.frame import Colour, Frame, PlaneLayout
 from streamsr.job import upscale_file
+from streamsr.live.opening import open_session
 from streamsr.runtimes import Generator, load_alike, refuse_missing_gpus, usable_gpus
 from streamsr.runtimes.cuda import CudaGenerator
 from streamsr.upscaler import FrameUpscaler
@@ -388,6 +392,9 @@ def test_more_gpus_than_there_are_is_one_line_before_anything_is_made(
 def test_numbers_of_gpus_that_cannot_be_are_refused(wrong: Any) -> None:
     with pytest.raises(UsageError, match=r"^--gpus: expected a number of GPUs from 1 on, or all, got"):
         make_upscaler(find_engine("tiny-x2"), asked(wrong), bit_depth=8)
+    with pytest.raises(UsageError, match=r"^--gpus: expected a number of GPUs from 1 on, or all, got"):
+        parse_gpus(str(wrong))
+    assert [parse_gpus("1"), parse_gpus("12"), parse_gpus("all")] == [1, 12, "all"]
 
 
 def test_a_gpu_that_cannot_run_it_is_named(machine: Machine) -> None:
@@ -405,6 +412,21 @@ def test_gpus_for_what_runs_on_the_processor_are_refused_or_said_to_be_unused(ma
     upscaler = make_upscaler(found, asked("all", **options), bit_depth=8)
     assert list(upscaler.notices) == [f"--gpus all: no GPU is used, {upscaler.description} is"]
     assert make_upscaler(found, asked(1, **options), bit_depth=8).notices == ()
+
+
+def test_archives_and_live_sessions_take_one_gpu_for_each_piece_of_work(tmp_path: Path) -> None:
+    several = UpscaleSettings(asked(2))
+    display: Any = None
+    with pytest.raises(UsageError, match=r"^--gpus: expected 1, since each worker has a GPU, and files are dealt out"):
+        enlarge_archive([str(tmp_path)], parse_destination(f"{tmp_path}/out"), BatchSettings(upscale=several), display)
+    live = LiveSettings(asked("all"), view="none")
+    with (
+        pytest.raises(
+            UsageError, match=r"^--gpus: expected 1, since a session enlarges each frame on one GPU, got all"
+        ),
+        open_session("testsrc:endoscopy", live),
+    ):
+        pass
 
 
 # a whole job

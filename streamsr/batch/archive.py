@@ -31,6 +31,7 @@ from streamsr.batch.report import exit_code_of, make_report, write_report
 from streamsr.batch.run import BatchRun
 from streamsr.batch.tasks import Executor
 from streamsr.capture.opening import open_container
+from streamsr.choices import refuse_several_gpus
 from streamsr.config import BatchSettings, usable_cores
 from streamsr.engine import Engine, find_engine
 from streamsr.errors import DiskFull, Interrupted, OutputError, StreamsrError, UsageError
@@ -69,12 +70,15 @@ def enlarge_archive(
     Raises:
         EngineError: the engine is missing or damaged.
         InputError: a name, a list or a folder cannot be read.
-        UsageError: two inputs have one output, nothing was found, or shards of another division are at work.
+        UsageError: two inputs have one output, nothing was found, shards of another division are at work, or several
+            GPUs are asked for.
         OutputError: the results' folder cannot be used.
         DiskFull: a disk has no space left; nothing has lost a try.
         Interrupted: Ctrl-C; the same command goes on.
     """
-    engine = find_engine(settings.upscale.generator.engine)
+    generator = settings.upscale.generator
+    refuse_several_gpus(generator.gpus, "each worker has a GPU, and files are dealt out to all of them")
+    engine = find_engine(generator.engine)
     discovery = find_inputs(names, lists=lists, root=destination.root)
     _refuse_nothing(names, discovery)
     if settings.ignore_errors is None:

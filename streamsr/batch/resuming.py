@@ -20,6 +20,7 @@ PLACES: dict[str, Callable[[BatchSettings], object]] = {
     "model": lambda settings: settings.upscale.generator.engine,
     "runtime": lambda settings: settings.upscale.generator.runtime,
     "precision": lambda settings: settings.upscale.generator.precision,
+    "gpus": lambda settings: settings.upscale.generator.gpus,
     "launch": lambda settings: settings.upscale.generator.launch,
     "no_consistency": lambda settings: not settings.upscale.generator.consistency,
     "codec": lambda settings: settings.upscale.codec,
@@ -33,7 +34,7 @@ PLACES: dict[str, Callable[[BatchSettings], object]] = {
     "resize": lambda settings: settings.upscale.read.resize,
     "deinterlace": lambda settings: settings.upscale.read.deinterlace,
 }
-"""Where an option that decides what results are stands in the settings."""
+"""Where an option that decides what results are, or is refused, stands in the settings."""
 
 NEWER = {"segment": "segment_s", "retries": "retries", "ignore_errors": "ignore_errors"}
 """Options that change no result, and their settings: those of the command count where they stand in it."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from streamsr.capture.feeds import open_feed
+from streamsr.choices import refuse_several_gpus
 from streamsr.config import LiveSettings
 from streamsr.display.showing import View
 from streamsr.engine import Engine, bicubic_engine, find_engine, list_engines
@@ -145,6 +146,7 @@ def open_session(
         UsageError: a setting that cannot be.
         OutputError: nothing can be shown or written where it should be.
     """
+    refuse_several_gpus(settings.generator.gpus, "a session enlarges each frame on one GPU")
     if settings.record.from_start and settings.record.folder is not None:
         check_folder(settings.record.folder, settings.record.reserve_bytes)
     engine = find_engine(settings.generator.engine)
