@@ -182,6 +182,21 @@ def test_engine_is_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
+def test_gpus_that_are_not_there_are_4_and_numbers_that_cannot_be_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = make_video(tmp_path / "in.mp4")
+    assert run("upscale", video, "--gpus", "99") == 4
+    assert "--gpus: expected" in one_line(capsys.readouterr().err)
+    for command in ("upscale", "batch", "live"):
+        assert run(command, video, "--gpus", "none") == 2
+        assert "from 1 on, or all, got 'none'" in one_line(capsys.readouterr().err)
+    for command in (("batch", video, "-o", tmp_path / "out"), ("live", video)):
+        assert run(*command, "--gpus", "2") == 2
+        assert "--gpus: expected 1, since" in one_line(capsys.readouterr().err)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4"]
+
+
 def test_missing_output_folder_is_5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     video = make_video(tmp_path / "a.mp4")
     assert run("upscale", video, "-m", "bicubic-x2", "-o", tmp_path / "no" / "such" / "out.mkv") == 5

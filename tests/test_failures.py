@@ -152,6 +152,14 @@ ROWS: dict[str, tuple[str, ...]] = {
         "test_device_upscaler.py::test_frame_without_memory_is_launched_in_a_few_patches",
         "test_fallback.py::test_a_job_whose_gpu_fails_goes_on_and_says_so",
     ),
+    "one of several GPUs lost": (
+        "test_dealing.py::test_whichever_gpus_fail_every_frame_comes_out_once_in_order_with_the_same_picture",
+        "test_dealing.py::test_a_job_goes_on_with_the_gpus_that_are_left_and_then_the_processor",
+    ),
+    "more GPUs asked for than there are": (
+        "test_dealing.py::test_more_gpus_than_there_are_is_one_line_before_anything_is_made",
+        "test_cli.py::test_gpus_that_are_not_there_are_4_and_numbers_that_cannot_be_2",
+    ),
     "a plan of another GPU or version": ("test_plans.py::test_a_plan_for_another_anything_is_never_loaded",),
     "a network that makes numbers that are none": (
         "test_faults.py::test_numbers_that_are_none_end_the_job_and_say_what_to_do",
