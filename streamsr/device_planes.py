@@ -17,6 +17,7 @@ from streamsr.colour import coding_of
 from streamsr.frame import Colour, PlaneLayout
 from streamsr.patches import PatchGrid
 from streamsr.resample import Axis, keys_weights, siting_axis
+from streamsr.runtimes.patch_ops import Tiling, cut_windows, stitch_cores
 from streamsr.runtimes.plane_ops import real_samples, resample, write_levels
 
 ALIGNMENT = 256
@@ -209,28 +210,30 @@ class Windows:
     Args:
         grid: the geometry.
         device: where it runs.
+
+    Attributes:
+        tiling: the geometry as kernels take it.
+        all: (patches,) int32, their numbers, on the device.
     """
 
     def __init__(self, grid: PatchGrid, device: torch.device) -> None:
-        width, height = grid.window_size
-        tops = np.array([rows.start for rows, _ in grid.windows])[:, None, None]
-        lefts = np.array([columns.start for _, columns in grid.windows])[:, None, None]
-        cut = (tops + np.arange(height)[:, None]) * grid.width + lefts + np.arange(width)
-        scale = grid.scale
-        places = np.arange(grid.num * scale * height * scale * width).reshape(grid.num, scale * height, scale * width)
-        stitched = np.empty((scale * grid.height, scale * grid.width), np.int64)
-        for index, (target, inner) in enumerate(zip(grid.targets, grid.inners, strict=True)):
-            stitched[target] = places[index][inner]
-        self.grid, self.window = grid, (height, width)
-        self._cut = torch.from_numpy(cut.reshape(-1)).to(device, torch.int32)
-        self._stitched = torch.from_numpy(stitched.reshape(-1)).to(device, torch.int32)
+        self.grid, self.tiling = grid, tiling_of(grid)
+        self.all = torch.arange(grid.num, dtype=torch.int32, device=device)
 
-    def cut(self, picture: Tensor) -> Tensor:
-        """Return (N, C, h, w) windows of a (C, H, W) picture."""
-        flat = picture.reshape(len(picture), -1).index_select(1, self._cut)
-        return flat.view(len(picture), self.grid.num, *self.window).transpose(0, 1).contiguous()
+    def cut(self, picture: Tensor, indices: Tensor | None = None) -> Tensor:
+        """Return (N, C, h, w) windows of a contiguous (C, H, W) picture.
 
-    def stitch(self, outputs: Tensor, picture: Tensor) -> None:
-        """Write the cores of (N, C, scale * h, scale * w) outputs to a (C, scale * H, scale * W) picture."""
-        flat = outputs.transpose(0, 1).reshape(len(picture), -1)
-        picture.copy_(flat.index_select(1, self._stitched).view(picture.shape))
+        Args:
+            picture: on the device.
+            indices: (N,) int32, numbers of patches, on the device; None for all.
+        """
+        return cut_windows(picture, self.all if indices is None else indices, self.tiling)
+
+    def stitch(self, outputs: Tensor, picture: Tensor, indices: Tensor | None = None) -> None:
+        """Write the cores of (N, C, scale * h, scale * w) outputs to a contiguous (C, scale * H, scale * W) picture."""
+        stitch_cores(outputs, self.all if indices is None else indices, picture, self.tiling)
+
+
+def tiling_of(grid: PatchGrid) -> Tiling:
+    """Return the geometry of patches as kernels take it."""
+    return Tiling(grid.width, grid.height, grid.scale, grid.columns, grid.core_px, grid.halo_px, grid.window_size)
