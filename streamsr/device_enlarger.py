@@ -66,42 +66,103 @@ class DeviceEnlarger:
             figures: (4,) float64, written where frames are projected: see `ProjectionOnDevice.measure`; None measures
                 nothing.
         """
-        enlarge = self._enlarge_rgb if self._bridge is not None else self._enlarge_luma
         with torch.no_grad():
-            enlarge(flat, flat_out, figures)
+            picture = self.picture_of(flat)
+            made = self.large.luma(flat_out)[None] if self._makes_levels else self.room_for_made()
+            self.generate(picture, made)
+            self.finish(flat, picture, made, flat_out, figures)
 
-    def _enlarge_luma(self, flat: Tensor, flat_out: Tensor, figures: Tensor | None) -> None:
-        """Enqueue a frame: luma through the generator, chroma through the fixed filter."""
+    def picture_of(self, flat: Tensor) -> Tensor:
+        """Return what the generator reads: (C, H, W) uint8 luma (a view), or float32 luma or RGB in [0, 1]."""
+        if self._bridge is not None:
+            return self._bridge.rgb_of(flat)[0]
+        luma = self.small.luma(flat)[None]
+        return luma if luma.dtype == torch.uint8 else real_samples(luma).mul_(1.0 / self.small.layout.peak)
+
+    def room_for_made(self) -> Tensor:
+        """Return an empty (C, scale * H, scale * W) picture of the type that the generator writes."""
+        dtype = torch.uint8 if self._bridge is None and self.small.dtype == torch.uint8 else torch.float32
+        shape = (self.generator.channels, self.large.height, self.large.width)
+        return torch.empty(shape, dtype=dtype, device=self.generator.device)
+
+    def generate(self, picture: Tensor, made: Tensor) -> None:
+        """Enqueue the generator on a picture, whole or in patches.
+
+        Args:
+            picture: from `picture_of`.
+            made: (C, scale * H, scale * W), written.
+        """
+        if self._windows is None:
+            self.generator.enlarge(picture[None], made[None])
+        else:
+            self.generate_patches(self._windows, picture, made)
+
+    def generate_patches(self, windows: Windows, picture: Tensor, made: Tensor, indices: Tensor | None = None) -> None:
+        """Enqueue the generator on some patches of a picture.
+
+        Args:
+            windows: how it is cut.
+            picture: from `picture_of`.
+            made: (C, scale * H, scale * W), written where the patches' cores are.
+            indices: (N,) int32, their numbers, on the device; None for all.
+        """
+        patches, scale = windows.cut(picture, indices), self.generator.scale
+        num, channels, height, width = patches.shape
+        outputs = torch.empty((num, channels, scale * height, scale * width), dtype=made.dtype, device=made.device)
+        batch = self.batch or max(MAX_BATCH_PX // (height * width), 1)
+        for first in range(0, num, batch):
+            self.generator.enlarge(patches[first : first + batch], outputs[first : first + batch])
+        windows.stitch(outputs, made, indices)
+
+    def finish(self, flat: Tensor, picture: Tensor, made: Tensor, flat_out: Tensor, figures: Tensor | None) -> None:
+        """Enqueue what follows the generator: projection, levels, chroma.
+
+        Args:
+            flat: as for `enlarge`; ``flat_out`` and ``figures`` too.
+            picture: from `picture_of`.
+            made: what the generator made of it; left as it is, but where it lies in ``flat_out`` itself.
+            flat_out: written.
+            figures: written where a frame is projected.
+        """
+        finish = self._finish_rgb if self._bridge is not None else self._finish_luma
+        finish(flat, picture, made, flat_out, figures)
+
+    @property
+    def _makes_levels(self) -> bool:
+        """Whether the generator writes the very samples that are shown."""
+        return self._projection is None and self._bridge is None and self.small.dtype == torch.uint8
+
+    def _finish_luma(
+        self, flat: Tensor, picture: Tensor, made: Tensor, flat_out: Tensor, figures: Tensor | None
+    ) -> None:
+        """Round and project luma; chroma goes through the fixed filter."""
         small, large = self.small, self.large
         luma, target = small.luma(flat)[None], large.luma(flat_out)[None]
         if self._chroma is not None:
             self._chroma.enlarge(small.chroma(flat), large.chroma(flat_out))
-        stitched = target if self._projection is None else torch.empty_like(target)
-        if small.dtype == torch.uint8:
-            self._generate(luma[None], stitched[None])
-        else:
-            peak = small.layout.peak
-            made = torch.empty((1, *target.shape), dtype=torch.float32, device=flat.device)
-            self._generate(real_samples(luma[None]).mul_(1.0 / peak), made)
-            write_levels(made[0].mul(peak), stitched, peak=peak)
+        stitched = made
+        if small.dtype != torch.uint8:
+            stitched = target if self._projection is None else torch.empty_like(target)
+            write_levels(made.mul(small.layout.peak), stitched, peak=small.layout.peak)
         if self._projection is not None:
             self._projection.project(luma, stitched, target)
             if figures is not None:
                 self._projection.measure(luma, stitched, target, figures)
+        elif stitched.data_ptr() != target.data_ptr():
+            target.copy_(stitched)
 
-    def _enlarge_rgb(self, flat: Tensor, flat_out: Tensor, figures: Tensor | None) -> None:
-        """Enqueue a frame: all planes through the generator, as RGB."""
+    def _finish_rgb(
+        self, flat: Tensor, picture: Tensor, made: Tensor, flat_out: Tensor, figures: Tensor | None
+    ) -> None:
+        """Project RGB and make planes of it."""
         assert self._bridge is not None
-        rgb = self._bridge.rgb_of(flat)
-        scale = self.generator.scale
-        made = torch.empty((1, 3, scale * rgb.shape[2], scale * rgb.shape[3]), dtype=rgb.dtype, device=flat.device)
-        self._generate(rgb, made)
+        shown = made
         if self._projection is not None:
-            stitched, made = made, torch.empty_like(made)
-            self._projection.project(rgb[0], stitched[0], made[0])
+            shown = torch.empty_like(made)
+            self._projection.project(picture, made, shown)
             if figures is not None:
-                self._projection.measure(rgb[0], stitched[0], made[0], figures)
-        self._bridge.planes_of(made, flat, flat_out)
+                self._projection.measure(picture, made, shown, figures)
+        self._bridge.planes_of(shown[None], flat, flat_out)
 
     def _new_projection(self) -> ProjectionOnDevice:
         """Make what projects frames of this size: levels of luma, or RGB in [0, 1]."""
@@ -118,17 +179,3 @@ class DeviceEnlarger:
             limits=RGB_LIMITS if self._bridge is not None else None,
             device=self.generator.device,
         )
-
-    def _generate(self, picture: Tensor, out: Tensor) -> None:
-        """Enqueue the generator on a picture, whole or in patches."""
-        if self._windows is None:
-            self.generator.enlarge(picture, out)
-            return
-        patches = self._windows.cut(picture[0])
-        scale = self.generator.scale
-        num, channels, height, width = patches.shape
-        outputs = torch.empty((num, channels, scale * height, scale * width), dtype=out.dtype, device=out.device)
-        batch = self.batch or max(MAX_BATCH_PX // (height * width), 1)
-        for first in range(0, num, batch):
-            self.generator.enlarge(patches[first : first + batch], outputs[first : first + batch])
-        self._windows.stitch(outputs, out[0])
