@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from streamsr.consistency import ConsistencyCount
@@ -26,69 +30,129 @@ class Slot:
     Attributes:
         host_in: planes of the input, pinned; ``device_in`` the same on the device.
         device_out: planes of the output on the device.
+        figures: (4,) float64 on the device, of the consistency of a measured frame.
         launch: enqueues all that lies between.
+        was_compared: whether the frame in it was compared with the one before.
     """
 
     def __init__(self, generator: DeviceGenerator, enlarger: DeviceEnlarger, *, measures: bool) -> None:
         gpu, device = generator.is_gpu, generator.device
-        small, large = enlarger.small, enlarger.large
+        small, large, num_patches = enlarger.small, enlarger.large, enlarger.grid.num
         self.generator, self.enlarger = generator, enlarger
         self.host_in = torch.zeros(small.num_samples, dtype=small.dtype, pin_memory=gpu)
         self.device_in = torch.empty(small.num_samples, dtype=small.dtype, device=device)
         self.device_in.random_(0, min(small.layout.peak + 1, 1 << 15))
         self.device_out = torch.zeros(large.num_samples, dtype=large.dtype, device=device)
-        self._figures = torch.zeros(4, dtype=torch.float64, device=device)
+        self.figures = torch.zeros(4, dtype=torch.float64, device=device)
         self._host_figures = torch.zeros(4, dtype=torch.float64, pin_memory=gpu)
+        self._mask = torch.zeros(num_patches, dtype=torch.uint8, device=device)
+        self._host_mask = torch.zeros(num_patches, dtype=torch.uint8, pin_memory=gpu)
+        self._indices = torch.zeros(num_patches, dtype=torch.int32, pin_memory=gpu)
+        self.was_compared = False
         if gpu:
             torch.cuda.current_stream(device).synchronize()
-        source, out, figures = self.device_in, self.device_out, self._figures  # a graph must not hold its slot
+        source, out, figures = self.device_in, self.device_out, self.figures  # a graph must not hold its slot
         self.launch = generator.capture(lambda: enlarger.enlarge(source, out))
         self._launch_measured = (
             generator.capture(lambda: enlarger.enlarge(source, out, figures)) if measures else self.launch
         )
-        self._events: list[Any] = [new_event() for _ in range(3)] if gpu else []
+        self._uploaded: Any = new_event() if gpu else None
+        self._compared: Any = new_event(sleeps=False) if gpu else None
+        self._started: Any = new_event(timed=True) if gpu else None
+        self._computed: Any = new_event(timed=True) if gpu else None
+        self._done: Any = new_event() if gpu else None
+        self._compute_ms = 0.0
 
-    def send(self, frame: Frame, copy_in: Any, copy_out: Any, *, measured: bool = False) -> Tensor:
-        """Copy a frame's planes to pinned memory, enqueue upload, graph and download.
+    def upload(self, frame: Frame, copy_in: Any) -> None:
+        """Copy a frame's planes to pinned memory and enqueue their upload.
 
         Args:
             frame: of the enlarger's kind.
-            copy_in: the CUDA stream of uploads; None on the CPU, as is ``copy_out``, that of downloads.
-            copy_out: see there.
-            measured: whether its consistency is measured.
-
-        Returns:
-            Where its planes will have arrived when `wait` returns, pinned.
+            copy_in: the CUDA stream of uploads; None on the CPU.
         """
         for plane, target in zip(frame.planes, self.enlarger.small.planes(self.host_in), strict=True):
             np.copyto(target.numpy().view(frame.layout.dtype), plane)
-        large, launch = self.enlarger.large, self._launch_measured if measured else self.launch
-        host_out = torch.empty(large.num_samples, dtype=large.dtype, pin_memory=self.generator.is_gpu)
-        if not self.generator.is_gpu:
-            self.device_in.copy_(self.host_in)
-            launch()
-            self._host_figures.copy_(self._figures)
-            return host_out.copy_(self.device_out)
-        compute, (uploaded, computed, done) = self.generator.cuda_stream, self._events
-        with torch.cuda.stream(copy_in):
+        self.was_compared = False
+        with on(copy_in):
             self.device_in.copy_(self.host_in, non_blocking=True)
-            uploaded.record()
-        with torch.cuda.stream(compute):
-            compute.wait_event(uploaded)
+            if copy_in is not None:
+                self._uploaded.record()
+
+    def compare(self, enqueue: Callable[[Tensor], None], copy_in: Any) -> None:
+        """Enqueue a comparison with the frame before, and the copy of what it found to the host.
+
+        Args:
+            enqueue: given a (patches,) uint8 mask to write.
+            copy_in: as for `upload`.
+        """
+        with on(copy_in):
+            enqueue(self._mask)
+            self._host_mask.copy_(self._mask, non_blocking=True)
+            if copy_in is not None:
+                self._compared.record()
+        self.was_compared = True
+
+    def compared(self) -> NDArray[np.uint8]:
+        """Wait for what a comparison found and return it, (patches,)."""
+        if self._compared is not None:
+            self._compared.synchronize()
+        found: NDArray[np.uint8] = self._host_mask.numpy()
+        return found
+
+    def fill_indices(self, indices: Any, size: int) -> Tensor:
+        """Return (size,) int32 in pinned memory: some numbers of patches, the last of them repeated."""
+        chosen = self._indices[:size].numpy()
+        chosen[: len(indices)] = indices
+        chosen[len(indices) :] = indices[-1]
+        return self._indices[:size]
+
+    def compute(self, launch: Callable[[], None]) -> None:
+        """Enqueue a launch behind the upload, on the generator's CUDA stream."""
+        started = time.perf_counter_ns()
+        stream = self.generator.cuda_stream
+        with on(stream):
+            if stream is not None:
+                stream.wait_event(self._uploaded)
+                self._started.record()
             launch()
-            computed.record()
-        with torch.cuda.stream(copy_out):
-            copy_out.wait_event(computed)
+            if stream is not None:
+                self._computed.record()
+        self._compute_ms = (time.perf_counter_ns() - started) / 1e6
+
+    def launch_whole(self, *, measured: bool) -> None:
+        """Enqueue all that lies between input and output in one graph, on the present CUDA stream."""
+        (self._launch_measured if measured else self.launch)()
+
+    def download(self, copy_out: Any, *, measured: bool) -> Tensor:
+        """Enqueue the download of the enlarged planes.
+
+        Args:
+            copy_out: the CUDA stream of downloads; None on the CPU.
+            measured: whether the frame's consistency was measured.
+
+        Returns:
+            Where they will have arrived when `wait` returns, pinned.
+        """
+        large = self.enlarger.large
+        host_out = torch.empty(large.num_samples, dtype=large.dtype, pin_memory=self.generator.is_gpu)
+        with on(copy_out):
+            if copy_out is not None:
+                copy_out.wait_event(self._computed)
             host_out.copy_(self.device_out, non_blocking=True)
             if measured:
-                self._host_figures.copy_(self._figures, non_blocking=True)
-            done.record()
+                self._host_figures.copy_(self.figures, non_blocking=True)
+            if copy_out is not None:
+                self._done.record()
         return host_out
 
     def wait(self) -> None:
         """Wait until what was sent last has arrived."""
-        if self._events:
-            self._events[-1].synchronize()
+        if self._done is not None:
+            self._done.synchronize()
+
+    def compute_ms(self) -> float:
+        """Return what the frame that arrived took the device between upload and download."""
+        return float(self._started.elapsed_time(self._computed)) if self._started is not None else self._compute_ms
 
     def count(self, num_samples: int) -> ConsistencyCount:
         """Return what was measured of the frame that arrived; see `ProjectionOnDevice.measure`.
@@ -98,3 +162,8 @@ class Slot:
         """
         before, within, clipped, largest = self._host_figures.tolist()
         return ConsistencyCount(num_samples, int(before), int(within), int(clipped), largest)
+
+
+def on(stream: Any) -> Any:
+    """Make a CUDA stream the present one for the body; None leaves it, on the CPU."""
+    return nullcontext() if stream is None else torch.cuda.stream(stream)

@@ -3,8 +3,9 @@
     host planes ─► pinned ─► [copy in] ─► [compute: one CUDA graph a frame] ─► [copy out] ─► pinned host planes
 
 Each bracket is a CUDA stream of its own, so that with a few frames in flight the copies of some and the computing of
-another overlap. The host waits for nothing but a frame's last event. On the CPU the same steps run one after the other,
-which is how their pictures are tested where there is no GPU.
+another overlap. The host waits for nothing but a frame's last event, and for the comparison with the frame before
+where that pays (`streamsr.device_routing`). On the CPU the same steps run one after the other, which is how their
+pictures are tested where there is no GPU.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from torch import Tensor
 
 from streamsr.consistency import MEASURED_TURNS, ConsistencyCount
 from streamsr.device_enlarger import DeviceEnlarger
+from streamsr.device_routing import DeviceRouter, Routed
 from streamsr.device_slot import Slot
 from streamsr.errors import EngineError, UsageError
 from streamsr.frame import Colour, Frame, Plane, PlaneLayout
 from streamsr.launch import Choice, LaunchPlan, refuse_unusable
+from streamsr.launch_choice import CORES_PX
 from streamsr.routing import RoutingCount
 from streamsr.runtimes.device import DeviceGenerator
 from streamsr.runtimes.gpu_faults import guarded
@@ -53,6 +56,8 @@ class InFlight:
         slot: its buffers; None where it shows the output of the frame before.
         host_out: where its planes arrive, pinned.
         num_measured: samples whose consistency is measured.
+        router: what launched it; None where frames of its kind are not routed.
+        routed: how it was launched.
     """
 
     frame: Frame
@@ -60,24 +65,30 @@ class InFlight:
     slot: Slot | None = None
     host_out: Tensor | None = None
     num_measured: int = 0
+    router: DeviceRouter | None = None
+    routed: Routed | None = None
 
 
 class DeviceUpscaler:
     """Enlarges the frames of a video in their order on one GPU. Owned by one thread.
 
-    Size, layout and colour may change from frame to frame; what depends on them is then made anew. Every frame is
-    launched whole, or in patches that are all computed: on a GPU, finding the surround costs more than it saves.
+    Size, layout and colour may change from frame to frame; what depends on them is then made anew. A frame is launched
+    whole; where many patches do not change from frame to frame, and launching the others alone is faster by more than
+    finding them costs, those others. The surround is not looked for: where it is worth sparing, it does not change.
 
     Args:
         generator: reads luma (1 channel) or RGB (3 channels); stays the caller's to close.
-        launch: ``auto`` and ``frame`` launch frames whole, ``patch`` in patches.
-        patch_px: side of a patch's core; None for 32.
+        launch: ``frame`` launches frames whole, ``patch`` in patches that are all computed; ``auto`` whole, or the
+            patches that changed.
+        patch_px: side of a patch's core; None for 32, and for the best of `CORES_PX` for patches that changed.
         halo_px: context on each side of a core; None for the generator's radius, which leaves no seam at all.
         skip_surround: has no effect here; it is there so that both upscalers are made alike.
-        reuse_unchanged: show the previous output where no sample of the input changed.
+        reuse_unchanged: show the previous output where the input did not change.
         consistency: project what the generator made, so that it gives the input back (`streamsr.consistency`); of
             every fourth frame that is measured.
         frames_in_flight: frames between `submit` and `collect`, at most.
+        routes: False where no frame may wait for launches to be made ready once the first has come out: then changed
+            patches are not looked for.
 
     Raises:
         UsageError: an option that cannot be.
@@ -95,6 +106,7 @@ class DeviceUpscaler:
         reuse_unchanged: bool = True,
         consistency: bool = False,
         frames_in_flight: int = FRAMES_IN_FLIGHT,
+        routes: bool = True,
     ) -> None:
         refuse_unusable(generator.channels, launch, patch_px, halo_px)
         if frames_in_flight < 1:
@@ -104,13 +116,17 @@ class DeviceUpscaler:
         halo_px = generator.radius_px if halo_px is None else halo_px
         self._patches = LaunchPlan("patch" if launch == "patch" else "frame", patch_px or PATCH_PX, halo_px)
         self._projects = consistency and generator.scale > 1
+        self._routes = routes and reuse_unchanged and launch == "auto" and generator.runs_batches
+        self._cores_px = (patch_px,) if patch_px else CORES_PX
+        self._router: DeviceRouter | None = None
         self._batch: int | None = None
         self._copy_in: Any = new_cuda_stream(self.device) if generator.is_gpu else None
         self._copy_out: Any = new_cuda_stream(self.device) if generator.is_gpu else None
         self._made_for: tuple[int, int, PlaneLayout, Colour] | None = None
-        self._free: list[Slot] = []
+        self._free: deque[Slot] = deque()
         self._flying: deque[InFlight] = deque()
         self._latest: Frame | None = None
+        self._latest_slot: Slot | None = None
         self._latest_out: tuple[Plane, ...] = ()
         self._clocks = {name: StageClock(name) for name in ("submit", "collect")}
         self._counted, self._measured, self._num_launched = RoutingCount(), ConsistencyCount(), 0
@@ -204,11 +220,9 @@ class DeviceUpscaler:
                 self._latest_out = tuple(plane.numpy().view(dtype) for plane in planes)
                 if flying.num_measured:
                     self._measured += flying.slot.count(flying.num_measured)
-                if flying.enlarger is self._enlarger:
-                    self._free.append(flying.slot)
-        total = flying.enlarger.grid.num
-        kept = total if flying.slot is None else 0
-        self._counted += RoutingCount(total, unchanged=kept, generated=total - kept, launched=total - kept)
+            self._counted += counted(flying)
+            if flying.slot is not None and flying.enlarger is self._enlarger:
+                self._free.append(flying.slot)
         return flying.frame.with_planes(self._latest_out)
 
     def drain(self) -> None:
@@ -227,12 +241,22 @@ class DeviceUpscaler:
                     one.slot.wait()
 
     def _enqueue(self, frame: Frame) -> InFlight:
-        """Copy a frame's planes to pinned memory, enqueue upload, graph and download."""
-        slot, enlarger = self._free.pop(), self._enlarger
+        """Copy a frame's planes to pinned memory, enqueue upload, graph and download.
+
+        Slots take turns, so that the frame before is still in its own.
+        """
+        slot, enlarger, router = self._free.popleft(), self._enlarger, self._router
         measured = self._projects and self._num_launched % MEASURED_TURNS == 0
         self._num_launched += 1
-        host_out = slot.send(frame, self._copy_in, self._copy_out, measured=measured)
-        return InFlight(frame, enlarger, slot, host_out, enlarger.num_measured if measured else 0)
+        slot.upload(frame, self._copy_in)
+        routed = router.route(slot, self._latest_slot, self._copy_in) if router is not None else None
+        if router is None or routed is None:
+            slot.compute(lambda: slot.launch_whole(measured=measured))
+        else:
+            slot.compute(lambda: router.launch(slot, routed, measured=measured))
+        host_out = slot.download(self._copy_out, measured=measured)
+        self._latest_slot = slot
+        return InFlight(frame, enlarger, slot, host_out, enlarger.num_measured if measured else 0, router, routed)
 
     def _make_ready(self, frame: Frame) -> None:
         """Make everything for a size; where there is too little memory, once more with few patches a launch."""
@@ -242,7 +266,7 @@ class DeviceUpscaler:
         except EngineError as cause:
             if not isinstance(cause.__cause__, torch.OutOfMemoryError) or self._batch is not None:
                 raise
-            self._free = []
+            self._free, self._router, self._latest_slot = deque(), None, None
             if self.generator.is_gpu:
                 torch.cuda.empty_cache()
             self._batch, self._patches = SCARCE_BATCH, replace(self._patches, kind="patch")
@@ -251,14 +275,27 @@ class DeviceUpscaler:
     def _rebuild(self, frame: Frame) -> None:
         """Make everything that depends on size, layout or colour; frames in flight keep what they have."""
         if self.generator.is_gpu:  # what frames in flight read is dropped below
-            self.generator.cuda_stream.synchronize()
-        self._free, self._latest, self._made_for = [], None, None
-        self._enlarger = DeviceEnlarger(
-            self.generator, frame, self._patches, projects=self._projects, batch=self._batch
-        )
-        self._free = [
-            Slot(self.generator, self._enlarger, measures=self._projects) for _ in range(self.frames_in_flight)
-        ]
+            for stream in (self._copy_in, self.generator.cuda_stream, self._copy_out):
+                stream.synchronize()
+        self._free, self._router, self._latest_slot = deque(), None, None
+        self._latest, self._made_for = None, None
+        enlarger = DeviceEnlarger(self.generator, frame, self._patches, projects=self._projects, batch=self._batch)
+        self._enlarger = enlarger
+        if self._routes and self._patches.kind == "frame":
+            halo_px = self._patches.halo_px
+            self._router = DeviceRouter(self.generator, enlarger, halo_px=halo_px, cores_px=self._cores_px)
+        num_slots = max(self.frames_in_flight, 2 if self._router else 1)
+        self._free.extend(Slot(self.generator, enlarger, measures=self._projects) for _ in range(num_slots))
+
+
+def counted(flying: InFlight) -> RoutingCount:
+    """Return where the patches of a frame that has arrived went."""
+    total = flying.enlarger.grid.num
+    if flying.slot is None:
+        return RoutingCount(total, unchanged=total)
+    if flying.router is not None and flying.routed is not None:
+        return flying.router.note(flying.slot, flying.routed)
+    return RoutingCount(total, generated=total, launched=total)
 
 
 def holds_the_same(frame: Frame, before: Frame) -> bool:

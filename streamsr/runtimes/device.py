@@ -21,6 +21,7 @@ class DeviceGenerator(Generator, Protocol):
         device: where it runs; a GPU has its number.
         is_gpu: False where the same code runs on the CPU, for tests.
         cuda_stream: the CUDA stream that it computes on, its own; None on the CPU.
+        runs_batches: whether several pictures are one launch; False where each is a launch of its own, made for frames.
         notices: what the user should know, one line each.
     """
 
@@ -28,6 +29,7 @@ class DeviceGenerator(Generator, Protocol):
     device: torch.device
     is_gpu: bool
     cuda_stream: Any
+    runs_batches: bool
     notices: list[str]
 
     def enlarge(self, pictures: Tensor, out: Tensor) -> None:

@@ -217,6 +217,7 @@ class FusedGenerator(GpuGenerator):
     """
 
     runtime = "fused"
+    runs_batches = False
 
     def __init__(self, engine: Engine, *, device: torch.device | str = "cuda", graphs: bool = True) -> None:
         check_engine(engine)

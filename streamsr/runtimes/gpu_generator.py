@@ -81,6 +81,7 @@ class GpuGenerator:
     """
 
     runtime = ""
+    runs_batches = True
     network: DeviceNetwork
     description: str
 
@@ -229,9 +230,15 @@ def new_cuda_stream(device: torch.device) -> Any:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
-def new_event() -> Any:
-    """Return an event that the host waits for asleep: a thread that spins takes a core from the encoder."""
-    return torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+def new_event(*, sleeps: bool = True, timed: bool = False) -> Any:
+    """Return an event.
+
+    Args:
+        sleeps: whether the host waits for it asleep: a thread that spins takes a core from the encoder, and one that
+            sleeps wakes some 50 us late.
+        timed: whether the time between two such events can be asked for.
+    """
+    return torch.cuda.Event(blocking=sleeps, enable_timing=timed)  # type: ignore[no-untyped-call]
 
 
 @contextmanager
