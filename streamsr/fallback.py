@@ -159,7 +159,8 @@ def make_upscaler(
         settings: how, and on how many GPUs.
         bit_depth: of the samples to come.
         reuse_unchanged: False where the caller may write to the planes of a frame that was enlarged.
-        trial_first: whether a processor tries launches when the first frame comes, so that no later one waits for it.
+        trial_first: whether a processor tries launches when the first frame comes, so that no later one waits for it;
+            on a GPU, patches are then not routed, since their launches are made ready when they are first of use.
 
     Raises:
         EngineError: the generator cannot run here.
@@ -175,7 +176,7 @@ def make_upscaler(
     }
     refuse_missing_gpus(settings.gpus)
     generator = load_generator(engine, settings, bit_depth=bit_depth)
-    trial_first = trial_first or engine.architecture not in LIGHT
+    routes, trial_first = not trial_first, trial_first or engine.architecture not in LIGHT
     if generator.runtime not in GPU_RUNTIMES:
         upscaler = FrameUpscaler(generator, **options, trial_first=trial_first)
         upscaler.notices = told_without_gpus(generator, settings.gpus)
@@ -187,7 +188,9 @@ def make_upscaler(
         return FrameUpscaler(found, **options, trial_first=trial_first), notice
 
     generators = load_alike(engine, generator, settings.gpus)
-    return FallbackUpscaler(DealingUpscaler([DeviceUpscaler(each, **options) for each in generators]), spare)
+    return FallbackUpscaler(
+        DealingUpscaler([DeviceUpscaler(each, **options, routes=routes) for each in generators]), spare
+    )
 
 
 def told_without_gpus(generator: Generator, asked: int | str) -> tuple[str, ...]:

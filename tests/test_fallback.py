@@ -18,7 +18,7 @@ import streamsr
 from streamsr import fallback
 from streamsr.capture import open_source
 from streamsr.config import GeneratorSettings, UpscaleSettings
-from streamsr.engine import Engine
+from streamsr.engine import Engine, find_engine
 from streamsr.errors import EngineError
 from streamsr.frame import Frame
 from streamsr.job import JobResult, upscale_file
@@ -209,3 +209,11 @@ def test_a_job_on_a_gpu_keeps_order_and_pixels(tmp_path: Path, runtime: str) -> 
     assert read_numbers(made.outputs[0], 2) == list(range(NUM_FRAMES))
     assert made.details["consistency"]["samples"] > 0
     assert max(levels_off(made, run(video, "torch"))) <= 3  # a sample that is tipped over moves its corrections
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_no_launch_is_made_ready_late_where_no_frame_may_wait(bench: Bench, live: bool) -> None:
+    settings = GeneratorSettings(engine="tiny-x2", runtime="cuda")
+    upscaler = fallback.make_upscaler(find_engine("tiny-x2"), settings, bit_depth=8, trial_first=live)
+    assert isinstance(upscaler, fallback.FallbackUpscaler)
+    assert all(each._routes is not live for each in upscaler._gpus._upscalers)
