@@ -24,6 +24,8 @@ MOST_MEAN_LEVELS = 1.0
 """A way whose picture is further from fp32's than this in the mean does not compute the network, and does not count."""
 
 LINE, TRACE = "line:fast-x2", "trace:fast-x2"
+PICTURE = "gpu_trace.png"
+"""Of the trace, beside the result."""
 
 MOST, BELOW, LEAST = "at most", "below", "at least"
 REACHED, MISSED, NOT_MEASURED = "reached", "missed", "not measured"

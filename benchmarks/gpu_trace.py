@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from benchmarks.gpu_engines import engine_of
+from benchmarks.gpu_goals import PICTURE
 from benchmarks.gpu_line import frames_of
 from benchmarks.gpu_timing import Section
 from benchmarks.gpu_ways import generator_on
 from streamsr.device_upscaler import DeviceUpscaler
 
-PICTURE, TRACE = "gpu_trace.png", "gpu_trace.json.gz"
+TRACE_FILE = "gpu_trace.json.gz"
 
 
 def trace_line(section: Section, name: str) -> None:
@@ -34,7 +35,7 @@ def trace_line(section: Section, name: str) -> None:
             torch.cuda.synchronize()
     raw = section.work / "trace.json"
     profiler.export_chrome_trace(str(raw))
-    with gzip.open(section.pictures / TRACE, "wb") as packed:
+    with gzip.open(section.pictures / TRACE_FILE, "wb") as packed:
         packed.write(raw.read_bytes())
     events = device_events(json.loads(raw.read_text(encoding="utf-8")))
     section.note("trace", {"engine": engine.name, "runtime": "cuda", **overlap_of(events)})

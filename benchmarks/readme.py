@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu_tables import GPU_TABLES
 from benchmarks.proof_tables import PROOF_TABLES
 from benchmarks.readme_evidence import EVIDENCE
 from benchmarks.tables import load, markdown
@@ -352,7 +353,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "batch": batch_table,
     "batch-plan": batch_plan,
     **PROOF_TABLES,
-    **{name: (lambda make=make: make(RESULTS)) for name, make in EVIDENCE.items()},  # type: ignore[misc]
+    **{name: (lambda make=make: make(RESULTS)) for name, make in (EVIDENCE | GPU_TABLES).items()},  # type: ignore[misc]
 }
 
 

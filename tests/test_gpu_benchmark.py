@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from argparse import Namespace
 from copy import deepcopy
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_goals, gpu_quality, gpu_ways
+from benchmarks import gpu, gpu_goals, gpu_quality, gpu_ways, readme
 from benchmarks.gpu_engines import random_engine
 from benchmarks.gpu_goals import COMPILED, GOALS, LINE, PROJECTED, TRACE, rows_of
+from benchmarks.gpu_tables import NOTHING, gpu_part
 from benchmarks.gpu_timing import Section
 from benchmarks.gpu_trace import overlap_of
 from streamsr.errors import EngineError, GpuFault
@@ -27,7 +29,8 @@ ENGINES = ("tiny-x2", "fast-x2", "quality-x2", "srgan-x4")
 
 def way(p50_ms: float, **more: Any) -> dict[str, Any]:
     """Return what is told of a way whose picture is right."""
-    return {"p50_ms": p50_ms, "is_finite": True, "levels_off": {"max": 1.0, "mean": 0.01}, **more}
+    times = {"p50_ms": p50_ms, "p99_ms": 1.1 * p50_ms, "tflops": 1.0}
+    return {**times, "is_finite": True, "levels_off": {"max": 1.0, "mean": 0.01}, **more}
 
 
 def line_of(p50_ms: float, *, part: float, ratio: float, allocated: int) -> dict[str, Any]:
@@ -356,3 +359,69 @@ def test_overlap_is_the_part_of_the_copies_in_which_something_is_computed() -> N
     assert told["lanes_us"] == {"copy in": 10, "compute": 25, "copy out": 10}
     assert overlap_of(events[1:3])["copies_beside_compute"] is None
     assert overlap_of([]) == {"events": 0}
+
+
+# README
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> dict[str, Any]:
+    """A made-up result as it is written: some goals reached, one missed, one not measured."""
+    result = result_of(good=True)
+    sections = result["sections"]
+    sections["ceilings"] |= {"device copy": {"tb_a_second": 4.25}, "host copies": {"upload": {"gb_a_second": 51.2}}}
+    sections["network:fast-x2"]["cuda"] |= {"p50_ms": 1.375, "p99_ms": 1.4, "tflops": 226.7}
+    sections["network:fast-x2"]["ended"] = "in time"
+    del sections["network:quality-x2"]
+    sections["ceilings"]["measured"], sections[LINE]["measured"] = "2026-12-01 10:00:00 UTC", "2026-12-03 11:00:00 UTC"
+    result["card"] = {"gpu": "NVIDIA Made Up", "driver": "", "versions": {"torch": "9.9"}, "date": "2026-12-03"}
+    result["goals"] = rows_of(result)
+    (tmp_path / "gpu.json").write_text(json.dumps(result))
+    return result
+
+
+def test_the_readme_names_the_card_and_says_what_falls_short(measured: dict[str, Any], tmp_path: Path) -> None:
+    line, goals, networks, lines = gpu_part(tmp_path).split("\n\n")
+    assert line.startswith("On one NVIDIA Made Up (driver unknown, torch 9.9; 2026-12-01 to 2026-12-03), ")
+    assert "700 TFLOP/s in FP16, 800 TFLOP/s in BF16, 4.2 TB/s between device memories, 51 GB/s upload" in line
+    assert "| `fast-x2`, 1080p luma | at most 1.2 ms | 1.375 | cuda | **missed** |" in goals.splitlines()
+    assert "| `quality-x2`, 1080p luma | at most 2 ms |  |  | not measured |" in goals.splitlines()
+    assert "| allocations after warm-up | at most 0 | 0 | cuda | reached |" in goals.splitlines()
+    assert len(goals.splitlines()) == 2 + len(GOALS)
+    assert "| `fast-x2` | cuda | 1.375 | 1.400 | 227 | 1 |" in networks.splitlines()
+    assert "| `fast-x2` | cuda | 0.10 | 0.20 | 400 | 0.10 of compute | 2.5 |" in lines.splitlines()
+    (tmp_path / "gpu_trace.png").write_bytes(b"")
+    assert gpu_part(tmp_path).endswith("(benchmarks/results/gpu_trace.png)")
+
+
+def test_every_figure_of_the_readme_is_from_the_json(measured: dict[str, Any], tmp_path: Path) -> None:
+    for row in measured["goals"]:
+        row["figure"], row["by"], row["verdict"] = None, "", "not measured"
+    measured["sections"] = {}
+    (tmp_path / "gpu.json").write_text(json.dumps(measured))
+    told = [row.split("|")[3:] for row in gpu_part(tmp_path).splitlines()[4:]]
+    assert len(told) == len(GOALS)
+    assert {cell for row in told for cell in row} == {"  ", " not measured ", ""}
+
+
+@pytest.mark.parametrize("quick", [None, True])
+def test_the_readme_says_where_nothing_was_measured(
+    measured: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: bool | None
+) -> None:
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    before = readme.filled("<!-- gpu -->\nold\n<!-- /gpu -->")
+    assert "On one NVIDIA Made Up" in before
+    if quick:
+        (tmp_path / "gpu.json").write_text(json.dumps({**measured, "quick": True}))
+    else:
+        (tmp_path / "gpu.json").unlink()
+    assert readme.filled(before) == f"<!-- gpu -->\n{NOTHING}\n<!-- /gpu -->", "old figures do not stay"
+
+
+def test_the_readmes_commands_are_understood() -> None:
+    section = (readme.ROOT / "README.md").read_text(encoding="utf-8").split("\n## NVIDIA\n")[1]
+    commands = re.findall(r"(?m)^python -m benchmarks\.gpu(.*?)(?: *#.*)?$", section)
+    assert len(commands) == 2
+    for command in commands:
+        options = gpu.parse(command.split())
+        assert all(any(part.name.startswith(name) for part in gpu.COMPILED) for name in options.only)
