@@ -253,7 +253,8 @@ def live_table() -> str:
         company = f"{section['cores_busy_with_others']:.1f}" if "cores_busy_with_others" in section else ""
         verdict = {True: "", False: "**short**", None: "not measured"}[row["reached"]]
         got = "" if row["got"] is None else f"{row['got']:g}"
-        rows.append([row["goal"], f"{row['most']:g}", got, minutes, company, verdict])
+        goal = f"{row['goal']} ({section['gpu']})" if "gpu" in section else row["goal"]
+        rows.append([goal, f"{row['most']:g}", got, minutes, company, verdict])
     return markdown(["live", "at most", "measured", "minutes", "cores busy with others", ""], rows)
 
 
