@@ -33,6 +33,7 @@ class Section:
         pictures: folder for what is drawn.
         file: where the result goes.
         limit_s: after so long it is ended from outside.
+        began_s: when its program began, `time.monotonic`.
         result: so far.
     """
 
@@ -43,8 +44,8 @@ class Section:
     pictures: Path
     file: Path
     limit_s: float = math.inf
-    result: dict[str, Any] = field(default_factory=dict)
     began_s: float = field(default_factory=time.monotonic)
+    result: dict[str, Any] = field(default_factory=dict)
 
     @property
     def left(self) -> float:

@@ -20,7 +20,7 @@ from benchmarks.gpu_engines import random_engine
 from benchmarks.gpu_goals import COMPILED, GOALS, LINE, PROJECTED, TRACE, rows_of
 from benchmarks.gpu_tables import NOTHING, gpu_part
 from benchmarks.gpu_timing import Section
-from benchmarks.gpu_trace import overlap_of
+from benchmarks.gpu_trace import device_events, draw_trace, overlap_of
 from streamsr.errors import EngineError, GpuFault
 from streamsr.runtimes.nvidia import Gpu
 
@@ -102,7 +102,7 @@ def test_a_result_that_misses_every_goal_says_so() -> None:
 
 def test_goals_stand_at_what_must_be_reached() -> None:
     limits = {row["goal"]: (row["bound"], row["limit"]) for row in rows_of({"quick": False, "sections": {}})}
-    assert len(limits) == len(GOALS) == 19
+    assert len(limits) == len(GOALS), "no two goals have one name"
     assert limits["`quality-x2`, 1080p luma"] == ("at most", 2.0)
     assert limits["planes to planes, 1080p x2 at 60/s, p99"] == ("at most", 8.0)
     assert limits["allocations after warm-up"] == ("at most", 0.0)
@@ -359,6 +359,16 @@ def test_overlap_is_the_part_of_the_copies_in_which_something_is_computed() -> N
     assert told["lanes_us"] == {"copy in": 10, "compute": 25, "copy out": 10}
     assert overlap_of(events[1:3])["copies_beside_compute"] is None
     assert overlap_of([]) == {"events": 0}
+
+
+def test_the_trace_is_drawn_from_what_ran_on_the_device(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    kinds = {"kernel": "conv", "gpu_memcpy": "Memcpy HtoD (Pinned -> Device)", "cpu_op": "aten::conv2d"}
+    found = [{"ph": "X", "cat": kind, "name": name, "ts": 5.0, "dur": 3.0} for kind, name in kinds.items()]
+    events = device_events({"traceEvents": [*found, {"ph": "i", "name": "mark"}]})
+    assert sorted(event[0] for event in events) == ["compute", "copy in"]
+    draw_trace(events, tmp_path / "trace.png", title="made up")
+    assert (tmp_path / "trace.png").read_bytes().startswith(b"\x89PNG")
 
 
 # README
