@@ -1,51 +1,37 @@
-"""How long the networks take on a whole frame, each runtime on the same pictures; and patches against the frame."""
+"""How long the networks take on a whole frame, each way in turn on the same pictures; and patches against the frame."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.gpu_engines import engine_of
-from benchmarks.gpu_timing import Section, inputs_of, measured
+from benchmarks.gpu_timing import Section, event_times_ms, inputs_of, summary
+from benchmarks.gpu_ways import PlainNetwork, Way, generator_on, left_out_where_refused, plain_on, runtimes_of
 from streamsr.device_planes import Windows
 from streamsr.engine import Engine
 from streamsr.models.srgan import SRGANGenerator
-from streamsr.models.student import SPECS
+from streamsr.models.student import StudentSpec
 from streamsr.patches import PatchGrid, spans_of
 from streamsr.runtimes.cuda import CudaGenerator
-from streamsr.runtimes.cuda_networks import Chooser
-from streamsr.runtimes.fused import FusedGenerator, serves
 from streamsr.runtimes.gpu_generator import GpuGenerator, tuned_convolutions
-from streamsr.runtimes.torch_cpu import load_network
 
 STUDENT_SIZE = (1080, 1920)
 SRGAN_SIZE = (480, 640)
 
+ROUNDS = 5
+"""In each of which every way is timed once."""
 
-class PlainNetwork:
-    """The network as torch runs it: half precision, channels last, one kernel after the other.
+PATCH_LAUNCHES = ("frame", "patches alone", "patches with cut and stitch")
 
-    Args:
-        engine: which network.
-        device: where it runs.
-        dtype: of weights and features.
-    """
-
-    def __init__(self, engine: Engine, device: torch.device, dtype: torch.dtype) -> None:
-        self.scale, self.dtype, self.chooser = engine.scale, dtype, Chooser()
-        network: nn.Module = load_network(engine)
-        self.network = network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def enlarge(self, pictures: Tensor, out: Tensor) -> None:
-        """Enlarge pictures; see `streamsr.runtimes.gpu_generator.GpuGenerator.enlarge`."""
-        samples = pictures.to(self.dtype)
-        samples = samples / 255 if pictures.dtype == torch.uint8 else samples
-        made = self.network(samples.contiguous(memory_format=torch.channels_last)).float()
-        out.copy_(made.mul_(255).round_().clamp_(0, 255) if out.dtype == torch.uint8 else made)
+LEAST_LEFT = 0.2
+"""Part of a section's time before which nothing more is made ready: what is ready is still to be timed in turn."""
 
 
 class BandedNetwork:
@@ -74,18 +60,11 @@ class BandedNetwork:
             out[:, :, span.core_slice(self.scale)] = made[:, :, span.inner_slice(self.scale)]
 
 
-def generator_on(section: Section, engine: Engine, **options: Any) -> CudaGenerator:
-    """Return the ``cuda`` runtime, or its stand-in on the CPU."""
-    if section.device.type != "cuda":
-        return CudaGenerator(engine, precision="fp32", device="cpu")
-    return CudaGenerator(engine, **options)
-
-
 def macs_of(engine: Engine) -> int:
     """Return the multiply-adds an input pixel costs."""
     if engine.architecture == "srgan":
         return SRGANGenerator(scale=engine.scale, num_blocks=engine.depth).macs_per_pixel
-    return SPECS[engine.name].macs_per_pixel
+    return StudentSpec(engine.channels, engine.depth, engine.scale).macs_per_pixel
 
 
 class Frames:
@@ -117,35 +96,81 @@ class Frames:
         return self.out.float().cpu()
 
 
-def ways_of(section: Section, engine: Engine) -> Iterator[tuple[str, Callable[[], GpuGenerator]]]:
-    """Give the ways to run a network, by name: what makes a generator ready."""
-    dtype = torch.float16 if section.device.type == "cuda" else torch.float32
+@dataclass
+class Ready:
+    """A way that can be timed.
 
-    def plain(graphs: bool) -> GpuGenerator:
-        generator = generator_on(section, engine, graphs=graphs)
-        generator.network = PlainNetwork(engine, section.device, dtype)
-        return generator
+    Attributes:
+        name: in the result.
+        generator: on whose CUDA stream it runs.
+        launch: enqueues it.
+        told: figures besides the times.
+        gflop: of a launch; 0 where no rate is told.
+        times_ms: of all rounds so far.
+    """
 
-    def fused() -> GpuGenerator:
-        return FusedGenerator(engine)
+    name: str
+    generator: GpuGenerator
+    launch: Callable[[], object]
+    told: dict[str, Any]
+    gflop: float = 0.0
+    times_ms: list[float] = field(default_factory=list)
 
-    def banded(num: int) -> GpuGenerator:
-        generator = generator_on(section, engine)
-        frames = Frames(section, engine, frame_size(section, engine))
-        generator.capture(lambda: generator.enlarge(frames.source, frames.out))
-        generator.network = BandedNetwork(generator.network, num, engine.radius_px)
-        return generator
+    def time(self, section: Section, frames: Frames, runs: int, *, keep: bool = True) -> None:
+        """Time some launches and note all times so far.
 
-    yield "torch eager", lambda: plain(graphs=False)
-    yield "cuda", lambda: generator_on(section, engine)
-    if serves(engine) and section.device.type == "cuda":
-        yield "fused", fused
-    if engine.architecture == "student":
-        for num in (2, 4, 8):
-            yield f"cuda in {num} bands", partial(banded, num)
-    yield "torch graph", lambda: plain(graphs=True)
+        Args:
+            section: where.
+            frames: read and written.
+            runs: how many launches.
+            keep: whether later rounds add to them.
+        """
+        device = section.device
+        with self.generator.on_stream(), torch.no_grad(), tuned_convolutions(on=self.generator.is_gpu):
+            event_times_ms(self.launch, runs=max(runs // 5, 2), device=device, between=frames.next)
+            times = event_times_ms(self.launch, runs=runs, device=device, between=frames.next)
+        found = summary([*self.times_ms, *times])
+        self.times_ms += times if keep else []
+        rate = {"tflops": round(self.gflop / found["p50_ms"], 1)} if self.gflop else {}
+        section.note(self.name, {**found, **rate, **self.told})
+
+
+def in_turn(section: Section, frames: Frames, ready: Sequence[Ready], runs: int) -> None:
+    """Time every way once a round, each round beginning with another, on the same pictures."""
+    rounds = 2 if section.quick else ROUNDS
+    for done in range(rounds):
+        first = done % max(len(ready), 1)
+        for way in (*ready[first:], *ready[:first]):
+            way.time(section, frames, 3 if section.quick else max(runs // rounds, 10))
+        section.note("rounds", done + 1)
+
+
+def time_network(section: Section, name: str) -> None:
+    """Time a network's whole frame in every way there is."""
+    engine, frames, gflop = network_to_time(section, name)
+    ways = [*runtimes_of(section, engine), Way("torch eager", lambda: plain_on(section, engine, graphs=False))]
     if engine.architecture == "srgan":
-        yield "cuda bf16", lambda: generator_on(section, engine, precision="bf16")
+        ways.insert(1, Way("cuda bf16", lambda: generator_on(section, engine, precision="bf16")))
+    ways.append(Way("torch graph", lambda: plain_on(section, engine, graphs=True)))
+    if engine.architecture == "student":
+        ways += [Way(f"cuda in {num} bands", partial(banded_on, section, engine, num)) for num in (2, 4)]
+    time_ways(section, engine, frames, gflop, ways)
+
+
+def time_compiled(section: Section, name: str) -> None:
+    """Time our runtimes beside ``torch.compile`` with its longest tuning, inside a CUDA graph, in turn."""
+    engine, frames, gflop = network_to_time(section, name)
+    compiled = Way("torch.compile max-autotune", lambda: compiled_on(section, engine))
+    time_ways(section, engine, frames, gflop, [*runtimes_of(section, engine), compiled])
+
+
+def network_to_time(section: Section, name: str) -> tuple[Engine, Frames, float]:
+    """Return an engine, its frames, and the arithmetic of one in GFLOP."""
+    engine, stand_in = engine_of(name, section.work)
+    size = frame_size(section, engine)
+    gflop = 2e-9 * macs_of(engine) * size[0] * size[1]
+    section.note("engine", {"name": name, "random_weights": stand_in, "input": list(size), "gflop": round(gflop, 1)})
+    return engine, Frames(section, engine, size), gflop
 
 
 def frame_size(section: Section, engine: Engine) -> tuple[int, int]:
@@ -154,99 +179,123 @@ def frame_size(section: Section, engine: Engine) -> tuple[int, int]:
     return (height // 20, width // 20) if section.quick else (height, width)
 
 
-def time_network(section: Section, name: str) -> None:
-    """Time a network's whole frame in every way there is."""
-    engine, stand_in = engine_of(name, section.work)
-    size = frame_size(section, engine)
-    gflop = 2e-9 * macs_of(engine) * size[0] * size[1]
-    section.note("engine", {"name": name, "random_weights": stand_in, "input": list(size), "gflop": round(gflop, 1)})
-    frames = Frames(section, engine, size)
+def banded_on(section: Section, engine: Engine, num: int) -> GpuGenerator:
+    """Return the ``cuda`` runtime that runs a frame in bands."""
+    generator = generator_on(section, engine)
+    frames = Frames(section, engine, frame_size(section, engine))
+    generator.capture(lambda: generator.enlarge(frames.source, frames.out))
+    generator.network = BandedNetwork(generator.network, num, engine.radius_px)
+    return generator
+
+
+def compiled_on(section: Section, engine: Engine) -> GpuGenerator:
+    """Return the network behind ``torch.compile``."""
+    if section.device.type != "cuda":
+        return CudaGenerator(engine, precision="fp32", device="cpu", compiled=True)
+    return CudaGenerator(engine, compiled=True)
+
+
+def time_ways(section: Section, engine: Engine, frames: Frames, gflop: float, ways: Sequence[Way]) -> None:
+    """Make every way ready, compare its picture with fp32, then time them in turn.
+
+    Each is timed once as soon as it is ready, so that a section that is ended says something of what it came to.
+    """
     expected: Tensor | None = None
-    for way, make in ways_of(section, engine):
-        with section.step(way):
-            generator = make()
-            expected = time_way(section, way, generator, frames, gflop, expected)
+    with section.step("fp32"):
+        expected = expected_picture(section, engine, frames)
+    ready = list[Ready]()
+    for way in ways:
+        if section.left < LEAST_LEFT:
+            section.note(way.name, {"left out": "no time left"})
+            continue
+        with section.step(way.name), left_out_where_refused(section, way.name):
+            found = ready_to_time(way, frames, gflop, expected)
+            found.time(section, frames, 3 if section.quick else 20, keep=False)
+            ready.append(found)
+    in_turn(section, frames, ready, 200 if gflop < 700 else 100)
 
 
-def time_way(
-    section: Section, way: str, generator: GpuGenerator, frames: Frames, gflop: float, expected: Tensor | None
-) -> Tensor:
-    """Time one way on rotating pictures, and compare its picture with the first way's."""
+def ready_to_time(way: Way, frames: Frames, gflop: float, expected: Tensor | None) -> Ready:
+    """Return a way whose network has run and is captured, with how far its picture is from fp32's."""
+    generator = way.make()
     launch = generator.capture(lambda: generator.enlarge(frames.source, frames.out))
     with generator.on_stream(), torch.no_grad(), tuned_convolutions(on=generator.is_gpu):
         made = frames.example(launch)
-        runs = 3 if section.quick else 200 if gflop < 700 else 100
-        times: dict[str, Any] = dict(measured(launch, device=section.device, runs=runs, between=frames.next))
-    times["tflops"] = round(gflop / times["p50_ms"], 1)
+    told: dict[str, Any] = {"precision": generator.precision, "is_finite": bool(torch.isfinite(made).all())}
     if expected is not None:
-        difference = (made - expected).abs()
         unit = 1.0 if frames.out.dtype == torch.uint8 else 255.0
-        times["levels_off"] = {"max": round(float(difference.max()) * unit, 3)}
-        times["levels_off"]["mean"] = round(float(difference.mean()) * unit, 5)
-        times["is_finite"] = bool(torch.isfinite(made).all())
-    chosen = generator.network.chooser.summary()
-    section.note(way, {**times, **({"methods": chosen} if chosen else {})})
-    return made if expected is None else expected
+        off = (made - expected).abs()
+        told["levels_off"] = {"max": round(float(off.max()) * unit, 3), "mean": round(float(off.mean()) * unit, 5)}
+    if chosen := generator.network.chooser.summary():
+        told["methods"] = chosen
+    return Ready(way.name, generator, launch, told, gflop)
 
 
-def time_patches(section: Section, name: str = "srgan-x4") -> None:
-    """Time 32x32 patches with their halo against the whole frame."""
+def expected_picture(section: Section, engine: Engine, frames: Frames) -> Tensor:
+    """Return what the network makes of the example in fp32, without TF32."""
+    network = PlainNetwork(engine, section.device, torch.float32)
+    with torch.no_grad(), without_tf32():
+        return frames.example(lambda: network.enlarge(frames.source, frames.out))
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Let convolutions of float32 keep their lower bits."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def time_patches(section: Section, name: str) -> None:
+    """Time 32x32 patches with their halo against the whole frame, in turn, in every runtime that serves."""
     engine, stand_in = engine_of(name, section.work)
     height, width = (48, 64) if section.quick else SRGAN_SIZE
     grid = PatchGrid(width, height, engine.scale, engine.halo_px)
     extra = grid.num * grid.window_size[0] * grid.window_size[1] / (width * height)
-    section.note(
-        "patches",
-        {
-            "random_weights": stand_in,
-            "num": grid.num,
-            "window": grid.window_size,
-            "halo_px": engine.halo_px,
-            "extra_arithmetic": round(extra, 3),
-        },
-    )
-    frames = Frames(section, engine, (height, width))
-    generator = generator_on(section, engine)
-    windows = Windows(grid, section.device)
+    found = {"num": grid.num, "window": grid.window_size, "halo_px": engine.halo_px}
+    section.note("patches", {"random_weights": stand_in, **found, "extra_arithmetic": round(extra, 3)})
+    frames, ready = Frames(section, engine, (height, width)), list[Ready]()
+    for way in runtimes_of(section, engine):
+        with section.step(way.name), left_out_where_refused(section, way.name):
+            found_ways = patches_to_time(way, frames, Windows(grid, section.device), grid)
+            for each in found_ways:
+                each.time(section, frames, 3 if section.quick else 10, keep=False)
+            ready += found_ways
+    in_turn(section, frames, ready, 60)
+    for way in runtimes_of(section, engine):
+        over_arithmetic(section, way.name, extra)
+
+
+def patches_to_time(way: Way, frames: Frames, windows: Windows, grid: PatchGrid) -> list[Ready]:
+    """Return the frame, its patches, and its patches with cut and stitch as launches of one generator."""
+    generator = way.make()
     patches = windows.cut(frames.source[0])
-    outputs = torch.empty(
-        (grid.num, 3, engine.scale * patches.shape[2], engine.scale * patches.shape[3]),
-        dtype=torch.float32,
-        device=section.device,
-    )
+    num, channels, tall, wide = patches.shape
+    outputs = patches.new_empty((num, channels, grid.scale * tall, grid.scale * wide))
 
     def cut_and_stitch() -> None:
         patches.copy_(windows.cut(frames.source[0]))
         generator.enlarge(patches, outputs)
         windows.stitch(outputs, frames.out[0])
 
-    launches = {
-        "frame": lambda: generator.enlarge(frames.source, frames.out),
-        "patches alone": lambda: generator.enlarge(patches, outputs),
-        "patches with cut and stitch": cut_and_stitch,
-    }
-    for way, launch in launches.items():
-        with section.step(way):
-            ready = generator.capture(launch)
-            with generator.on_stream():
-                times = measured(ready, device=section.device, runs=3 if section.quick else 60, between=frames.next)
-            section.note(way, times)
-    section.note("methods", generator.network.chooser.summary())
-    with section.step("ratio"):
-        frame_ms = section.result["frame"]["p50_ms"]
-        ratios = {way: section.result[way]["p50_ms"] / (extra * frame_ms) for way in list(launches)[1:]}
-        section.note("over_arithmetic", {way: round(ratio, 3) for way, ratio in ratios.items()})
-
-
-def time_compiled(section: Section, name: str) -> None:
-    """Time a network behind ``torch.compile`` with its longest tuning, inside a CUDA graph."""
-    engine, stand_in = engine_of(name, section.work)
-    size = frame_size(section, engine)
-    gflop = 2e-9 * macs_of(engine) * size[0] * size[1]
-    section.note("engine", {"name": name, "random_weights": stand_in, "input": list(size), "gflop": round(gflop, 1)})
-    generator = CudaGenerator(
-        engine, precision="fp16" if section.device.type == "cuda" else "fp32", device=section.device.type, compiled=True
+    launches: tuple[Callable[[], None], ...] = (
+        lambda: generator.enlarge(frames.source, frames.out),
+        lambda: generator.enlarge(patches, outputs),
+        cut_and_stitch,
     )
-    frames = Frames(section, engine, size)
-    with section.step("compiled"):
-        time_way(section, "torch.compile max-autotune", generator, frames, gflop, None)
+    return [
+        Ready(f"{way.name}: {what}", generator, generator.capture(launch), {"precision": generator.precision})
+        for what, launch in zip(PATCH_LAUNCHES, launches, strict=True)
+    ]
+
+
+def over_arithmetic(section: Section, way: str, extra: float) -> None:
+    """Note what patches take over the frame's time and their extra arithmetic; nothing where they were not timed."""
+    times = {what: section.result.get(f"{way}: {what}", {}).get("p50_ms") for what in PATCH_LAUNCHES}
+    if None in times.values():
+        return
+    ratios = {what: round(times[what] / (extra * times["frame"]), 3) for what in PATCH_LAUNCHES[1:]}
+    section.note(f"{way}: over arithmetic", ratios)

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from benchmarks.gpu_engines import engine_of
-from benchmarks.gpu_networks import frame_size, generator_on
+from benchmarks.gpu_networks import frame_size
 from benchmarks.gpu_timing import Section, inputs_of, measured
+from benchmarks.gpu_ways import generator_on
 from streamsr.device_planes import tiling_of
 from streamsr.device_upscaler import DeviceUpscaler
 from streamsr.frame import Colour, Frame, PlaneLayout
@@ -30,7 +31,7 @@ def time_routing(section: Section, name: str) -> None:
     engine, stand_in = engine_of(name, section.work)
     height, width = frame_size(section, engine)
     section.note("engine", {"name": name, "random_weights": stand_in, "input": [height, width]})
-    num = 24 if section.quick else 200
+    num = 24 if section.quick else 100
     for part in PARTS:
         with section.step(f"{part:g} of the picture"):
             upscalers = {
@@ -40,7 +41,7 @@ def time_routing(section: Section, name: str) -> None:
             for upscaler in upscalers.values():  # until the router has made up its mind and its launches are ready
                 run(upscaler, frames_of(section, height, width, part, 2 * WATCHED))
             rates: dict[str, list[float]] = {way: [] for way in upscalers}
-            for _ in range(2 if section.quick else 5):
+            for _ in range(2 if section.quick else 3):
                 for way, upscaler in upscalers.items():
                     rates[way].append(num / run(upscaler, frames_of(section, height, width, part, num)))
             ratios = [routed / whole for routed, whole in zip(rates["routed"], rates["whole"], strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,8 @@ class Section:
         work: folder for stand-in engines.
         pictures: folder for what is drawn.
         file: where the result goes.
+        limit_s: after so long it is ended from outside.
+        began_s: when its program began, `time.monotonic`.
         result: so far.
     """
 
@@ -40,13 +43,24 @@ class Section:
     work: Path
     pictures: Path
     file: Path
+    limit_s: float = math.inf
+    began_s: float = field(default_factory=time.monotonic)
     result: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def left(self) -> float:
+        """The part of its time that is left, from 1 to 0."""
+        return max(1.0 - (time.monotonic() - self.began_s) / self.limit_s, 0.0)
 
     def note(self, key: str, value: Any) -> None:
         """Add to the result and write it."""
         self.result[key] = value
         self.file.write_text(json.dumps(self.result), encoding="utf-8")
         print(f"  {key}: {json.dumps(value)[:300]}", flush=True)
+
+    def add(self, key: str, **figures: Any) -> None:
+        """Add figures to what is noted under a key."""
+        self.note(key, {**self.result.get(key, {}), **figures})
 
     @contextmanager
     def step(self, key: str) -> Iterator[None]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu_tables import GPU_TABLES
 from benchmarks.proof_tables import PROOF_TABLES
 from benchmarks.readme_evidence import EVIDENCE
 from benchmarks.tables import load, markdown
@@ -252,7 +253,8 @@ def live_table() -> str:
         company = f"{section['cores_busy_with_others']:.1f}" if "cores_busy_with_others" in section else ""
         verdict = {True: "", False: "**short**", None: "not measured"}[row["reached"]]
         got = "" if row["got"] is None else f"{row['got']:g}"
-        rows.append([row["goal"], f"{row['most']:g}", got, minutes, company, verdict])
+        goal = f"{row['goal']} ({section['gpu']})" if "gpu" in section else row["goal"]
+        rows.append([goal, f"{row['most']:g}", got, minutes, company, verdict])
     return markdown(["live", "at most", "measured", "minutes", "cores busy with others", ""], rows)
 
 
@@ -352,7 +354,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "batch": batch_table,
     "batch-plan": batch_plan,
     **PROOF_TABLES,
-    **{name: (lambda make=make: make(RESULTS)) for name, make in EVIDENCE.items()},  # type: ignore[misc]
+    **{name: (lambda make=make: make(RESULTS)) for name, make in (EVIDENCE | GPU_TABLES).items()},  # type: ignore[misc]
 }
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from array import array
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from benchmarks import live, readme
 from benchmarks.live_sessions import BYPASS, PICTURE, SLATE, NotingView, Sitting, memory_of
 from benchmarks.live_trials import Sleeper, Toggler, ages_of, reactions_of
 from streamsr.bench.latency import Stretch
+from streamsr.errors import InputError
+from streamsr.runtimes.nvidia import Gpu
 from tests.live_feeds import make_frame
 
 MS = 1_000_000
@@ -93,6 +98,55 @@ def test_a_quick_run_writes_its_sections_and_goals_and_keeps_those_of_before(
     assert goals["bypass"] is False
     assert goals["slow"] is (written["sections"]["slow"]["violations"] == 0)
     assert goals["clip"] is goals["gpu"] is goals["none"] is None
+
+
+def test_a_gpu_of_another_machine_leaves_the_rest_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "live.json"
+    before = {"card": {"processor": "Other"}, "minutes": 10.0, "sections": {"slow": {"violations": 0}}}
+    path.write_text(json.dumps(before))
+    shares = {"fast-x2": 0.875, "bicubic-x2": 0.125}
+    figures = {"gpu": "NVIDIA Made Up", "seconds": 60.0, "added_latency": {"p99_ms": 12.5}, "rung_shares": shares}
+    monkeypatch.setitem(live.SECTIONS, "gpu", lambda plan: figures)
+    assert live.main(["--quick", "--only", "gpu", "--json", str(path)]) == 0
+    capsys.readouterr()
+    written = json.loads(path.read_text())
+    assert {key: written[key] for key in ("card", "minutes")} == {"card": before["card"], "minutes": 10.0}
+    assert written["sections"]["gpu"]["gpu"] == "NVIDIA Made Up"
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    *_, latency, bicubic = (row.split(" | ") for row in readme.live_table().splitlines())
+    assert latency[:4] == ["| 1080p60 on a GPU: added latency p99, ms (NVIDIA Made Up)", "16.667", "12.5", "1.0"]
+    assert (bicubic[2], bicubic[-1]) == ("0.125", "**short** |"), "quick where nothing was enlarged is no speed"
+
+
+def test_a_gpu_that_torch_cannot_use_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "find_gpus", lambda: [Gpu("NVIDIA Made Up", "5.0", "580.1")])
+    monkeypatch.setattr(live, "gpu_runs_torch", lambda: False)
+    with pytest.raises(live.LeftOut, match=r"NVIDIA Made Up .*: torch cannot use it"):
+        live.measure_gpu(live.Plan(1.0))
+
+
+def test_a_session_that_never_settles_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sit(*made: object, seconds: float) -> Sitting:
+        raise InputError("the engines were not warm")
+
+    monkeypatch.setattr(live, "find_gpus", lambda: [Gpu("NVIDIA Made Up", "9.0", "580.1")])
+    monkeypatch.setattr(live, "gpu_runs_torch", lambda: True)
+    monkeypatch.setattr(live, "long_clip", lambda folder, *size, rate: folder / "clip.mp4")
+    monkeypatch.setattr(live, "sit", sit)
+    assert live.measure("gpu", live.Plan(1.0), {}) == {"left_out": "the engines were not warm"}
+
+
+def test_without_pyav_it_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "av.py").write_text("raise ImportError('not here')")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(readme.ROOT)))}
+    command = [sys.executable, "-m", "benchmarks.live", "--quick", "--only", "gpu"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=readme.ROOT, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "benchmarks.live: expected PyAV for every section, got ImportError: not here; pip install av"
+    ]
 
 
 def test_a_section_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
