@@ -1,13 +1,19 @@
-"""Which NVIDIA GPUs and driver there are, asked of the driver's own library (NVML): no torch, no CUDA context."""
+"""Which NVIDIA GPUs and driver there are, asked of the driver's own libraries: no torch, no CUDA context.
+
+NVML is asked first. Containers are often given the GPU without it; then the CUDA driver is asked, which is always there
+where a program can compute, and the kernel module for its version.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -15,6 +21,12 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 NAME_BYTES = 96
 """``NVML_DEVICE_NAME_V2_BUFFER_SIZE`` of nvml.h; a driver's version needs fewer."""
+
+MAJOR, MINOR = 75, 76
+"""``CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`` and ``_MINOR`` of cuda.h."""
+
+MODULE_FILES = (Path("/sys/module/nvidia/version"), Path("/proc/driver/nvidia/version"))
+"""Where Linux says which version of the driver is loaded: alone, or behind ``Kernel Module``."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ def find_gpus() -> list[Gpu]:
     """Return the GPUs of this machine in the driver's order; none where there is no driver."""
     with nvml() as library:
         if library is None:
-            return []
+            return gpus_of_cuda()
         number = ctypes.c_uint()
         if library.nvmlDeviceGetCount_v2(ctypes.byref(number)):
             return []
@@ -51,7 +63,7 @@ def find_gpus() -> list[Gpu]:
 def driver_version() -> str:
     """Return the version of the driver; empty where there is none."""
     with nvml() as library:
-        return "" if library is None else driver_of(library)
+        return module_version() if library is None else driver_of(library)
 
 
 def gpu_of_torch(device: Any) -> Gpu:
@@ -87,6 +99,42 @@ def nvml() -> Iterator[Any]:
         yield library
     finally:
         library.nvmlShutdown()
+
+
+def gpus_of_cuda() -> list[Gpu]:
+    """Return the GPUs that the CUDA driver shows this program; none where there is no driver."""
+    try:
+        library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return []
+    number = ctypes.c_int()
+    if library.cuInit(0) or library.cuDeviceGetCount(ctypes.byref(number)):
+        return []
+    found, driver = [], module_version()
+    for index in range(number.value):
+        device, text = ctypes.c_int(), ctypes.create_string_buffer(NAME_BYTES)
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        refused = (
+            library.cuDeviceGet(ctypes.byref(device), index)
+            or library.cuDeviceGetName(text, NAME_BYTES, device)
+            or library.cuDeviceGetAttribute(ctypes.byref(major), MAJOR, device)
+            or library.cuDeviceGetAttribute(ctypes.byref(minor), MINOR, device)
+        )
+        if not refused:
+            found.append(Gpu(text.value.decode(errors="replace"), f"{major.value}.{minor.value}", driver))
+    return found
+
+
+def module_version() -> str:
+    """Return the version of the driver's kernel module; empty where the system does not say."""
+    for file in MODULE_FILES:
+        try:
+            told = file.read_text(encoding="ascii")
+        except (OSError, ValueError):
+            continue
+        if found := re.search(r"(?:^|Kernel Module(?: for \S+)?\s+)(\d+(?:\.\d+)+)", told):
+            return found[1]
+    return ""
 
 
 def driver_of(library: Any) -> str:
