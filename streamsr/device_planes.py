@@ -18,7 +18,7 @@ from streamsr.frame import Colour, PlaneLayout
 from streamsr.patches import PatchGrid
 from streamsr.resample import Axis, keys_weights, siting_axis
 from streamsr.runtimes.patch_ops import Tiling, cut_windows, stitch_cores
-from streamsr.runtimes.plane_ops import real_samples, resample, write_levels
+from streamsr.runtimes.plane_ops import Ending, Matrix, join_rgb, resample, split_rgb
 
 ALIGNMENT = 256
 """Samples that a plane's start is a multiple of, so that devices read and write whole lines."""
@@ -126,6 +126,7 @@ class BridgeOnDevice:
     def __init__(self, buffer: PlaneBuffer, colour: Colour, scale: int, device: torch.device) -> None:
         self.buffer, self.colour, self.scale = buffer, colour, scale
         self.coding = coding_of(colour, buffer.layout.bit_depth)
+        self.matrix = Matrix(self.coding.luma, self.coding.chroma, self.coding.weights, buffer.layout.peak)
         self.has_chroma = buffer.layout.chroma_shift is not None
         if buffer.layout.chroma_shift is None:
             return
@@ -133,20 +134,12 @@ class BridgeOnDevice:
         sides = ((buffer.height, y_shift, y_offset), (buffer.width, x_shift, x_offset))
         self.fill = [taps_of(siting_axis(side, 1, (shift, 0), (offset, 0.0)), device) for side, shift, offset in sides]
         self.baseline = [taps_of(siting_axis(side, scale, (0, 0), (0.0, 0.0)), device) for side, _, _ in sides]
+        self.reduce = [halving_of(scale * side, shift, offset, device) for side, shift, offset in sides]
         self.chroma = ChromaOnDevice(buffer, colour, scale, device)
 
     def rgb_of(self, flat: Tensor) -> Tensor:
         """Return (1, 3, H, W) float32 RGB of a flat buffer of planes, not clamped, fresh."""
-        (offset, gain), (middle, chroma_gain) = self.coding.luma, self.coding.chroma
-        value = (real_samples(self.buffer.luma(flat)) - offset) * (1 / gain)
-        if not self.has_chroma:
-            return value.expand(1, 3, *value.shape).contiguous()
-        weight_r, weight_g, weight_b = self.coding.weights
-        blue_difference, red_difference = self._filled(flat)
-        red = value + (red_difference - middle) * (2 * (1 - weight_r) / chroma_gain)
-        blue = value + (blue_difference - middle) * (2 * (1 - weight_b) / chroma_gain)
-        green = (value - weight_r * red - weight_b * blue) * (1 / weight_g)
-        return torch.stack([red, green, blue])[None]
+        return join_rgb(self.buffer.luma(flat), self._filled(flat), self.matrix)[None]
 
     def planes_of(self, rgb: Tensor, flat: Tensor, flat_out: Tensor) -> None:
         """Write the enlarged planes.
@@ -156,52 +149,42 @@ class BridgeOnDevice:
             flat: the input's planes.
             flat_out: buffer of the enlarged planes, written.
         """
-        (offset, gain), (middle, chroma_gain) = self.coding.luma, self.coding.chroma
-        weight_r, weight_g, weight_b = self.coding.weights
-        red, green, blue = rgb[0]
-        value = weight_r * red + weight_g * green + weight_b * blue
-        large, peak = self.buffer.enlarged(self.scale), self.buffer.layout.peak
-        write_levels(value * gain + offset, large.luma(flat_out), peak=peak)
-        if not self.has_chroma:
+        large, peak, filled = self.buffer.enlarged(self.scale), self.buffer.layout.peak, self._filled(flat)
+        before = None if filled is None else torch.empty_like(rgb[0, :2])
+        if filled is not None and before is not None:
+            resample(filled, before, *self.baseline, peak=peak)
+        change = split_rgb(rgb[0], before, large.luma(flat_out), self.matrix)
+        if change is None:
             return
-        blue_difference = (blue - value) * (chroma_gain / (2 * (1 - weight_b))) + middle
-        red_difference = (red - value) * (chroma_gain / (2 * (1 - weight_r))) + middle
-        made = torch.stack([blue_difference, red_difference])
-        before = torch.empty_like(made)
-        resample(self._filled(flat), before, *self.baseline, peak=peak)
         target = large.chroma(flat_out)
         kept = torch.empty(target.shape, dtype=torch.float32, device=target.device)
         self.chroma.enlarge(self.buffer.chroma(flat), kept)
-        write_levels(kept + self._reduced(made - before), target, peak=peak)
+        resample(change, target, *self.reduce, peak=peak, ending=Ending(kept, lacks=False))
 
-    def _filled(self, flat: Tensor) -> Tensor:
-        """Return (2, H, W) float32 colour differences at the resolution of luma."""
+    def _filled(self, flat: Tensor) -> Tensor | None:
+        """Return (2, H, W) float32 colour differences at the resolution of luma; None for gray."""
+        if not self.has_chroma:
+            return None
         chroma = self.buffer.chroma(flat)
         filled = torch.empty((2, self.buffer.height, self.buffer.width), dtype=torch.float32, device=flat.device)
         resample(chroma, filled, *self.fill, peak=self.buffer.layout.peak)
         return filled
 
-    def _reduced(self, change: Tensor) -> Tensor:
-        """Subsample (2, H, W) to the chroma grid; see `streamsr.resample.reduce_chroma`."""
-        assert self.buffer.layout.chroma_shift is not None
-        for axis, shift, offset in zip((2, 1), self.buffer.layout.chroma_shift, self.colour.siting.value, strict=True):
-            change = halved(change, axis, offset) if shift else change
-        return change
 
+def halving_of(side: int, shift: int, offset: float, device: torch.device) -> Taps:
+    """Return the taps that bring an axis of ``side`` samples down to chroma; see `streamsr.resample.reduce_chroma`.
 
-def halved(planes: Tensor, axis: int, offset: float) -> Tensor:
-    """Halve an axis; ``offset`` is -0.5 (on the even samples), 0 (midway) or 0.5 (on the odd samples)."""
-    side = planes.shape[axis]
-    num = -(-side // 2)
-
-    def at(first: int) -> Tensor:
-        places = torch.arange(first, first + 2 * num, 2, device=planes.device).clamp_(0, side - 1)
-        return planes.index_select(axis, places)
-
-    if offset == 0.0:
-        return (at(0) + at(1)) * 0.5
-    middle = 0 if offset < 0 else 1
-    return (at(middle - 1) + at(middle + 1)) * 0.25 + at(middle) * 0.5
+    Args:
+        side: samples of the axis at the resolution of luma.
+        shift: 1 to halve it, 0 to leave it.
+        offset: -0.5 (on the even samples), 0 (midway) or 0.5 (on the odd samples).
+        device: where they lie.
+    """
+    first, weights = np.arange(side, dtype=np.int32), [1.0]
+    if shift:
+        first = 2 * np.arange(-(-side // 2), dtype=np.int32) - (1 if offset < 0 else 0)
+        weights = [0.5, 0.5] if offset == 0.0 else [0.25, 0.5, 0.25]
+    return torch.from_numpy(first).to(device), torch.tensor([weights] * len(first), device=device)
 
 
 class Windows:

@@ -22,7 +22,7 @@ from streamsr.models.reduction import (
     num_before,
     sharpening_taps,
 )
-from streamsr.runtimes.plane_ops import Ending, real_samples, resample
+from streamsr.runtimes.plane_ops import Ending, keep_outside, real_samples, resample
 
 MOST_LEVELS = 1e9
 """No limit: more levels than there are."""
@@ -102,25 +102,20 @@ class ProjectionOnDevice:
         across, sharp = torch.empty_like(wanted), torch.empty_like(wanted)
         resample(made, wanted, *self.down, peak=self.peak, ending=lack)
         if again:
-            self._keep_outside(wanted, made).clamp_(-most, most)
+            keep_outside(
+                wanted,
+                made,
+                scale=self.scale,
+                threshold=WITHIN_LEVELS - SLACK_LEVELS,
+                limits=self.limits if made.dtype == torch.float32 else (0.0, self.peak),
+                least_room=LEAST_ROOM,
+                most=most,
+            )
         resample(wanted, across, self.same[0], self.sharpen[1], peak=self.peak)
         resample(across, sharp, self.sharpen[0], self.same[1], peak=self.peak)
-        resample(sharp, out, *self.up, peak=self.peak, ending=Ending(made, lacks=False, unit=self.level))
-        if self.limits is not None:
-            out.clamp_(*self.limits)
-
-    def _keep_outside(self, wanted: Tensor, made: Tensor) -> Tensor:
-        """Want nothing where a sample is within a level, and more where enlarged samples cannot move; in place."""
-        wanted.mul_(wanted.abs() > WITHIN_LEVELS - SLACK_LEVELS)
-        limits = self.limits if made.dtype == torch.float32 else (0.0, self.peak)
-        if limits is None:
-            return wanted
-        real = real_samples(made)
-        below, above = (
-            functional.avg_pool2d(movable.float()[None], self.scale)[0]
-            for movable in (real > limits[0], real < limits[1])
-        )
-        return wanted.div_(torch.where(wanted < 0, below, above).clamp_(min=LEAST_ROOM))
+        limits = self.limits if made.dtype == torch.float32 else None
+        ending = Ending(made, lacks=False, unit=self.level, limits=limits)
+        resample(sharp, out, *self.up, peak=self.peak, ending=ending)
 
     def _distance(self, pictures: Tensor, enlarged: Tensor) -> Tensor:
         """Return (C, H, W) float32: how many levels the reduced enlargement is off the pictures."""
