@@ -6,7 +6,6 @@ What is expected is computed on the CPU: a GPU's fp32 convolutions may round to 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,11 @@ from streamsr.runtimes.gpu_generator import fill_randomly
 from streamsr.runtimes.packing import in_front_of_shuffle, pack_columns, parities_first
 from streamsr.runtimes.torch_cpu import TorchGenerator
 from streamsr.runtimes.trials import Remembered, fastest
+from tests.kernels import runs_triton
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
 needs_gpu = pytest.mark.skipif(not HAS_GPU, reason="needs an NVIDIA GPU")
-runs_triton = pytest.mark.skipif(
-    not (find_spec("triton") and (HAS_GPU or gpu_ops.interpreted())),
-    reason="needs Triton with a GPU, or with TRITON_INTERPRET=1",
-)
 FP32 = torch.float32
 
 NOISE_LEVELS = 2
@@ -252,6 +248,7 @@ def half(*shape: int) -> Tensor:
     return torch.randn(*shape, device=DEVICE).to(torch.float16)
 
 
+@pytest.mark.kernels
 @runs_triton
 @pytest.mark.parametrize("channels", [16, 48])
 @pytest.mark.parametrize("eight_bit", [True, False])
@@ -267,6 +264,7 @@ def test_first_layer_kernel_agrees_with_torch(channels: int, eight_bit: bool) ->
     torch.testing.assert_close(made.cpu().float(), expected.permute(0, 2, 3, 1), rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.kernels
 @runs_triton
 @pytest.mark.parametrize("scale", [2, 4])
 @pytest.mark.parametrize("eight_bit", [True, False])
@@ -291,6 +289,7 @@ def test_finish_kernel_agrees_with_torch(scale: int, eight_bit: bool) -> None:
         torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.kernels
 @runs_triton
 @pytest.mark.parametrize("slope", [None, 0.0, 0.25])
 @pytest.mark.parametrize("summed", [True, False])
@@ -304,6 +303,7 @@ def test_activation_kernel_agrees_with_torch(slope: float | None, summed: bool) 
     torch.testing.assert_close(features.float(), expected, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.kernels
 @runs_triton
 def test_shuffle_kernel_agrees_with_torch() -> None:
     torch.manual_seed(0)
@@ -313,6 +313,7 @@ def test_shuffle_kernel_agrees_with_torch() -> None:
     torch.testing.assert_close(made.float(), expected.reshape(2, 6, 10, 16), rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.kernels
 @runs_triton
 @pytest.mark.parametrize(("inputs", "outputs"), [(16, 16), (48, 48), (32, 4), (64, 64)])
 @pytest.mark.parametrize("tile", [(4, 8, 1, 4), (8, 16, 3, 4)])
@@ -330,6 +331,7 @@ def test_convolution_kernel_agrees_with_torch(inputs: int, outputs: int, tile: t
     torch.testing.assert_close(made.cpu().float(), expected, rtol=5e-3, atol=5e-3)
 
 
+@pytest.mark.kernels
 @runs_triton
 def test_convolution_kernel_shuffles_pixels() -> None:
     torch.manual_seed(0)

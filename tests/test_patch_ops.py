@@ -16,6 +16,7 @@ from streamsr.runtimes.gpu_ops import interpreted
 from streamsr.runtimes.patch_ops import compare_windows
 from streamsr.surround import any_in_windows
 
+pytestmark = pytest.mark.kernels
 HAS_GPU = torch.cuda.is_available()
 DEVICES = [
     "cpu",

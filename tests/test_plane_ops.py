@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,13 @@ from torch import Tensor
 
 from streamsr.colour import coding_of, rgb_from_yuv, yuv_from_rgb
 from streamsr.frame import Colour
-from streamsr.runtimes import gpu_ops, plane_ops
+from streamsr.runtimes import plane_ops
 from streamsr.runtimes.plane_ops import Ending, Matrix, join_rgb, keep_outside, resample, split_rgb
+from tests.kernels import runs_triton
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if HAS_GPU else "cpu"
-runs_triton = pytest.mark.skipif(
-    not (find_spec("triton") and (HAS_GPU or gpu_ops.interpreted())),
-    reason="needs Triton, and a GPU or TRITON_INTERPRET=1",
-)
+pytestmark = pytest.mark.kernels
 SIZE = (13, 22)
 
 
