@@ -96,7 +96,9 @@ class Frame:
 
     Attributes:
         planes: (Y,) or (Y, U, V); Y is (H, W), U and V as `PlaneLayout.chroma_size` says. Rows may be strided; the
-            samples are never written to after the frame is made.
+            samples are never written to after the frame is made. Where a GPU's decoder made them and something that
+            reads them there asked for it, all are `streamsr.device_frame.DevicePlane`s: they have shape and dtype, lie
+            on the GPU, and are downloaded once numpy looks inside (`streamsr.device_frame.on_host` does it for all).
         layout: subsampling and bit depth of the planes.
         colour: what the samples mean.
         pts: presentation time in units of `time_base`, the source's own; may be negative.

@@ -70,6 +70,7 @@ ROOMS = (
     "engine",
     "plans",
     "models",
+    "device_frame",
     "frame",
     "timing",
     "worker",
