@@ -14,6 +14,7 @@ from torch import Tensor
 
 from streamsr.consistency import ConsistencyCount
 from streamsr.device_enlarger import DeviceEnlarger
+from streamsr.device_frame import planes_on
 from streamsr.frame import Frame
 from streamsr.runtimes.device import DeviceGenerator
 from streamsr.runtimes.gpu_generator import new_event
@@ -66,15 +67,23 @@ class Slot:
     def upload(self, frame: Frame, copy_in: Any) -> None:
         """Copy a frame's planes to pinned memory and enqueue their upload.
 
+        Planes that lie on the device already are copied there instead.
+
         Args:
             frame: of the enlarger's kind.
             copy_in: the CUDA stream of uploads; None on the CPU.
         """
-        for plane, target in zip(frame.planes, self.enlarger.small.planes(self.host_in), strict=True):
-            np.copyto(target.numpy().view(frame.layout.dtype), plane)
+        kept = planes_on(frame, self.device_in.device)
+        if not kept:
+            for plane, target in zip(frame.planes, self.enlarger.small.planes(self.host_in), strict=True):
+                np.copyto(target.numpy().view(frame.layout.dtype), plane)
         self.was_compared = False
         with on(copy_in):
-            self.device_in.copy_(self.host_in, non_blocking=True)
+            if kept:
+                for one, target in zip(kept, self.enlarger.small.planes(self.device_in), strict=True):
+                    one.send(target, copy_in)
+            else:
+                self.device_in.copy_(self.host_in, non_blocking=True)
             if copy_in is not None:
                 self._uploaded.record()
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from streamsr.consistency import MEASURED_TURNS, ConsistencyCount
 from streamsr.device_enlarger import DeviceEnlarger
+from streamsr.device_frame import DevicePlane
 from streamsr.device_routing import DeviceRouter, Routed
 from streamsr.device_slot import Slot
 from streamsr.errors import EngineError, UsageError
@@ -299,8 +300,13 @@ def counted(flying: InFlight) -> RoutingCount:
 
 
 def holds_the_same(frame: Frame, before: Frame) -> bool:
-    """Return whether two frames of one size hold the same samples; a few rows are compared first."""
+    """Return whether two frames of one size hold the same samples; a few rows are compared first.
+
+    Planes on a device are not downloaded for that: they are the same where they are the same objects.
+    """
     pairs = list(zip(frame.planes, before.planes, strict=True))
+    if any(isinstance(plane, DevicePlane) for pair in pairs for plane in pair):
+        return all(plane is other for plane, other in pairs)
     step = max(frame.height // PROBED_ROWS, 1)
     return np.array_equal(pairs[0][0][::step], pairs[0][1][::step]) and all(
         np.array_equal(plane, other) for plane, other in pairs
