@@ -145,8 +145,13 @@ class Decoder:
             if last_pts is None or not self._counts or not any(pts > last_pts for pts in self._waiting):
                 return []
             self._context.flush_buffers()
-            again = [frame for packet in recent[:-num_withheld] for frame in self._send(packet)] + self._send(None)
-            fresh = [frame for frame in again if (picture_pts(frame) or last_pts) > last_pts]
+            # One after the other: those that were shown before are dropped at once, for each holds a picture's memory.
+            fresh = [
+                frame
+                for packet in [*recent[:-num_withheld], None]
+                for frame in self._send(packet)
+                if (picture_pts(frame) or last_pts) > last_pts
+            ]
             if fresh:
                 self._damage_seen = True
                 return fresh
