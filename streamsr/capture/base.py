@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from streamsr.frame import Colour, Frame, PlaneLayout
 
@@ -140,3 +140,18 @@ class Source(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close it."""
+
+
+@runtime_checkable
+class KeepingSource(Source, Protocol):
+    """A source whose frames' planes can stay on a GPU where its decoder makes them."""
+
+    def keep_on(self, device: str) -> None:
+        """Let planes stay on a GPU, as `streamsr.device_frame.DevicePlane`s; before any iteration.
+
+        What is known of the source may change in its notices. Where planes cannot stay, they come in host memory as
+        before.
+
+        Args:
+            device: torch's name of the GPU that reads them.
+        """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from streamsr.capture.base import SourceInfo, SourceReport, TrackPacket
 from streamsr.capture.decode import Decoder, read_packets
 from streamsr.capture.opening import (
     NO_TIMESTAMPS,
+    cause_of,
     choose_video,
     index_exceeds,
     list_attachments,
@@ -28,6 +29,7 @@ from streamsr.capture.opening import (
     stated_rate,
 )
 from streamsr.capture.pictures import FrameMaker, Sampling
+from streamsr.capture.surfaces import REFUSALS, Surfaces, open_kept
 from streamsr.capture.times import Splicer, find_holes
 from streamsr.errors import InputError, UsageError
 from streamsr.frame import Frame
@@ -78,12 +80,11 @@ class FileSource:
         self._path = Path(path)
         self._noted: set[str] = set()
         self._items: Generator[Frame | TrackPacket, None, None] | None = None
+        self._surfaces: Surfaces | None = None
+        self._accelerated = False
+        self._options = (rate, resize == "fit", deinterlace, threads)
         self._container = self._open_accelerated() if hwaccel == "cuda" else self._open_container()
-        try:
-            self._open(rate, resize == "fit", deinterlace, threads)
-        except BaseException:
-            self.close()
-            raise
+        self._start()
 
     @property
     def info(self) -> SourceInfo:
@@ -107,18 +108,60 @@ class FileSource:
         """Close it."""
         self.close()
 
+    def keep_on(self, device: str) -> None:
+        """Let pictures that a GPU decodes stay there, as `streamsr.device_frame.DevicePlane`s; before any iteration.
+
+        The file is opened again for that. Where that fails, pictures come by way of the host as before, and a notice
+        says why; those that the host has work with (to deinterlace, to turn, to scale) always do.
+
+        Args:
+            device: torch's name of the GPU that reads them; nothing happens where no GPU decodes the file.
+        """
+        if not self._accelerated or self._options[2] == "on":
+            return
+        try:
+            self._start_again(lambda: self._open_kept(device), Surfaces(device, self._note))
+        except (*REFUSALS, InputError) as cause:
+            self._start_again(self._open_accelerated, None)
+            self._note(f"decoded pictures come by way of the host: {cause_of(cause)}")
+
     def close(self) -> None:
         """Close the file; frames given out stay valid. Not while another thread iterates."""
         if self._items is not None:
             self._items.close()
+        if self._surfaces is not None:
+            self._surfaces.release()
         self._container.close()
+
+    def _start(self) -> None:
+        try:
+            self._open(*self._options)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start_again(self, reopen: Callable[[], InputContainer], surfaces: Surfaces | None) -> None:
+        """Open the file another way and read up to its first frame again; nothing that was read counts."""
+        self.close()
+        self._noted.clear()
+        self.report.gaps.clear()
+        self.report.notices.clear()
+        self.report.truncated = False
+        self._container, self._surfaces = reopen(), surfaces
+        self._start()
 
     def _open_container(self) -> InputContainer:
         return open_container(self._path)
 
     def _open_accelerated(self) -> InputContainer:
         container, why_not = open_accelerated(self._path)
+        self._accelerated = not why_not
         self._note(f"decoded in software: {why_not}" if why_not else "decoded by the GPU (NVDEC)")
+        return container
+
+    def _open_kept(self, device: str) -> InputContainer:
+        container = open_kept(self._path, device)
+        self._note("decoded by the GPU (NVDEC)")
         return container
 
     def _num_bytes(self) -> int:
@@ -133,7 +176,7 @@ class FileSource:
         self._time_base = sampling.time_base
         self._decoder = Decoder(self._video, self.report, threads=threads)
         self._splicer = Splicer()
-        self._frames = FrameMaker(sampling, self._note)
+        self._frames = FrameMaker(sampling, self._note, surfaces=self._surfaces)
         self._shown = array("q")
         self._items = self._read(timed=sampling.timed)
         self._ahead = self._read_ahead(self._items)
@@ -200,7 +243,7 @@ class FileSource:
         first = next(item for item in self._ahead if isinstance(item, Frame))
         tracks = (self._video, *(track.template for track in self._tracks))
         starts_s = [float(track.start_time * track.time_base) for track in tracks if track.start_time is not None]
-        duration, context = self._container.duration, self._video.codec_context
+        duration = self._container.duration
         return SourceInfo(
             name=str(self._path),
             width=first.width,
@@ -214,7 +257,7 @@ class FileSource:
             duration_s=None if duration is None else duration / 1e6,
             start_s=min(starts_s, default=0.0) if sampling.timed else 0.0,
             codec=sampling.codec,
-            pix_fmt=first.layout.pix_fmt if context.is_hwaccel else str(context.pix_fmt),
+            pix_fmt=first.layout.pix_fmt if self._accelerated else str(self._video.codec_context.pix_fmt),
             tracks=self._tracks,
             attachments=list_attachments(self._container),
             metadata=dict(self._container.metadata),

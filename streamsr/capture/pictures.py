@@ -20,10 +20,11 @@ from streamsr.capture.planes import (
     make_planar,
     view_planes,
 )
+from streamsr.capture.surfaces import Surfaces, download, stored_format
 from streamsr.capture.tags import Tags, decide_colour, describe_assumption
 from streamsr.capture.times import RisingTimes
 from streamsr.capture.upright import Turn, read_turn
-from streamsr.frame import Colour, Frame, PlaneLayout
+from streamsr.frame import Colour, Frame, Plane, PlaneLayout
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,11 @@ class FrameMaker:
     Args:
         sampling: of the track.
         note: takes what the user is to know, one line each.
+        surfaces: keeps pictures on the GPU that decoded them; None downloads them all.
     """
 
-    def __init__(self, sampling: Sampling, note: Callable[[str], None]) -> None:
-        self._sampling, self._note = sampling, note
+    def __init__(self, sampling: Sampling, note: Callable[[str], None], *, surfaces: Surfaces | None = None) -> None:
+        self._sampling, self._note, self._surfaces = sampling, note, surfaces
         self._frame_ticks = max(1, round(1 / (sampling.rate * sampling.time_base)))
         self._times = RisingTimes(self._frame_ticks)
         self._given = iter(sampling.pts)
@@ -86,9 +88,13 @@ class FrameMaker:
 
     def make(self, picture: VideoFrame) -> Iterator[Frame]:
         """Take the next picture; give out the frames that are ready."""
-        moment = self._describe(picture)
-        planar = make_planar(picture, moment.layout, moment.colour)
-        if self._deinterlaces(picture):
+        moment, deinterlaces = self._describe(picture), self._deinterlaces(picture)
+        kept = None if deinterlaces else self._keep(picture, moment)
+        if kept is not None:
+            yield self._finish(picture, moment, kept)
+            return
+        planar = make_planar(download(picture), moment.layout, moment.colour)
+        if deinterlaces:
             for done, when in self._deinterlacer.push(planar, moment):
                 yield self._finish(done, when)
         else:
@@ -99,8 +105,20 @@ class FrameMaker:
         for done, moment in self._deinterlacer.flush():
             yield self._finish(done, moment)
 
+    def _keep(self, picture: VideoFrame, moment: _Moment) -> tuple[Plane, ...] | None:
+        """Return the planes of a picture that stays on a GPU; None where it does not, or the host has work with it."""
+        if self._surfaces is None or not moment.turn.is_identity or self._is_unfit(picture, moment):
+            return None
+        return self._surfaces.keep(picture, moment.layout)
+
+    def _is_unfit(self, picture: VideoFrame, moment: _Moment) -> bool:
+        """Return whether a picture is to be scaled to the first one's size and layout."""
+        if not self._sampling.fits or self._first is None:
+            return False
+        return (picture.width, picture.height, moment.layout) != self._first
+
     def _describe(self, picture: VideoFrame) -> _Moment:
-        layout = choose_layout(picture.format)
+        layout = choose_layout(stored_format(picture))
         self._note_losses(picture, layout)
         turn = read_turn(picture)
         if turn is None:
@@ -125,16 +143,17 @@ class FrameMaker:
         return pts, picture.duration or 0
 
     def _colour(self, picture: VideoFrame, layout: PlaneLayout) -> Colour:
+        stored = stored_format(picture)
         tags = Tags(picture.colorspace, picture.color_range, picture.color_primaries, picture.color_trc)
-        key = (tags, layout, picture.height, picture.format.name)
+        key = (tags, layout, picture.height, stored.name)
         if key not in self._colours:
             self._colours[key] = decide_colour(
                 tags,
                 layout=layout,
                 height=picture.height,
                 codec=self._sampling.codec,
-                pix_fmt=picture.format.name,
-                rgb=is_rgb(picture.format),
+                pix_fmt=stored.name,
+                rgb=is_rgb(stored),
                 rate=self._sampling.rate,
             )
             self._note_assumption(self._colours[key], layout)
@@ -146,12 +165,13 @@ class FrameMaker:
             self._note(assumption)
 
     def _note_losses(self, picture: VideoFrame, layout: PlaneLayout) -> None:
-        if has_alpha(picture.format) and not picture.format.has_palette:
+        stored = stored_format(picture)
+        if has_alpha(stored) and not stored.has_palette:
             self._note("alpha dropped")
-        change = describe_chroma_change(picture.format)
+        change = describe_chroma_change(stored)
         if change:
             self._note(change)
-        if is_rgb(picture.format):
+        if is_rgb(stored):
             matrix = "BT.709" if self._colour(picture, layout).matrix == 1 else "BT.601"
             self._note(f"RGB becomes YUV 4:4:4 by the {matrix} matrix")
 
@@ -164,23 +184,23 @@ class FrameMaker:
             self._note("deinterlacing (bwdif)")
         return self._interlaced
 
-    def _finish(self, picture: VideoFrame, moment: _Moment) -> Frame:
+    def _finish(self, picture: VideoFrame, moment: _Moment, kept: tuple[Plane, ...] | None = None) -> Frame:
         if self._first is None:
             self._first = (picture.width, picture.height, moment.layout)
         width, height, layout = self._first
-        if self._sampling.fits and (picture.width, picture.height, moment.layout) != self._first:
+        if self._is_unfit(picture, moment):
             picture = fit(picture, layout, moment.colour, width=width, height=height)
             moment = replace(moment, layout=layout)
-        frame = self._turn_upright(picture, moment)
+        frame = self._turn_upright(picture, moment, kept or view_planes(picture, moment.layout))
         self._note_size(frame)
         self.num_frames += 1
         return frame
 
-    def _turn_upright(self, picture: VideoFrame, moment: _Moment) -> Frame:
+    def _turn_upright(self, picture: VideoFrame, moment: _Moment, planes: tuple[Plane, ...]) -> Frame:
         turn, layout = moment.turn, moment.layout
         siting = turn.siting(moment.colour.siting, layout, width=picture.width, height=picture.height)
         return Frame(
-            planes=tuple(map(turn.plane, view_planes(picture, layout))),
+            planes=tuple(map(turn.plane, planes)),
             layout=turn.layout(layout),
             colour=moment.colour if siting is moment.colour.siting else replace(moment.colour, siting=siting),
             pts=moment.pts,
