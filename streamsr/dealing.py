@@ -66,6 +66,11 @@ class DealingUpscaler:
         return self._upscalers[0].generator
 
     @property
+    def device(self) -> str | None:
+        """Torch's name of the one GPU that takes all frames; None of several."""
+        return str(self._upscalers[0].device) if len(self._upscalers) == 1 else None
+
+    @property
     def description(self) -> str:
         """What runs on which GPU, and which were lost since, in one line."""
         ways: dict[str, list[DeviceUpscaler]] = {}

@@ -55,6 +55,11 @@ class FallbackUpscaler:
         return self._gpus.generator
 
     @property
+    def device(self) -> str | None:
+        """Torch's name of where all frames are enlarged: their planes may lie there already; None on several GPUs."""
+        return self._gpus.device
+
+    @property
     def description(self) -> str:
         """What runs the generator, and what did before, in one line."""
         first = self._gpus.description
@@ -118,7 +123,7 @@ class FallbackUpscaler:
                 self._waiting.popleft()
                 return frame
         assert self._spare is not None
-        return self._spare.upscale(self._waiting.popleft())
+        return self._spare.upscale(self._on_host(self._waiting.popleft()))
 
     def upscale(self, frame: Frame) -> Frame:
         """Enlarge one frame and wait for it; see `submit` and `collect`."""
@@ -129,6 +134,22 @@ class FallbackUpscaler:
         """Wait for what is in flight and drop it."""
         self._waiting.clear()
         self._gpus.drain()
+
+    def _on_host(self, frame: Frame) -> Frame:
+        """Return a frame that the processor can read.
+
+        Raises:
+            EngineError: its planes lay on the GPU alone, and cannot be read there any more.
+        """
+        from streamsr.device_frame import on_host
+
+        try:
+            return on_host(frame)
+        except RuntimeError as cause:
+            line = " ".join(str(cause).split())[:160]
+            raise EngineError(
+                f"the GPU failed with decoded pictures on it ({line}); run again with --hwaccel none"
+            ) from cause
 
     def _go_on(self, fault: GpuFault) -> None:
         """Make the spare; from here on it does every frame."""

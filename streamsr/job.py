@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from streamsr.capture import open_source
-from streamsr.capture.base import Source
+from streamsr.capture.base import KeepingSource, Source
 from streamsr.config import UpscaleSettings
 from streamsr.engine import Engine, find_engine
 from streamsr.errors import Interrupted, OutputError, StreamsrError
@@ -164,6 +164,9 @@ class Job:
         self.name, self.source, self.engine, self.settings = name, source, engine, settings
         self.upscaler = make_upscaler(engine, settings.generator, bit_depth=source.info.layout.bit_depth)
         self.generator = self.upscaler.generator
+        device = self.upscaler.device if isinstance(self.upscaler, FallbackUpscaler) else None
+        if device is not None and isinstance(source, KeepingSource):
+            source.keep_on(device)  # before the sink takes the source's tracks: the file is opened again
         self.sink = make_sink(name, source, target, engine, settings, precision=self.generator.precision)
         refuse_taken(sidecar_path(target), overwrite=settings.overwrite)
         upscaler = self.upscaler

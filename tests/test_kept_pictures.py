@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamsr import device_slot
+from streamsr import device_slot, fallback
 from streamsr.capture import files, open_source
 from streamsr.capture import pictures as pictures_room
 from streamsr.capture import surfaces as surfaces_room
@@ -25,13 +25,18 @@ from streamsr.capture.pictures import FrameMaker, Sampling
 from streamsr.capture.planes import choose_layout, make_planar, view_planes
 from streamsr.capture.surfaces import Surfaces, open_kept
 from streamsr.capture.upright import Turn
-from streamsr.device_frame import SurfaceCopier, planes_on
+from streamsr.config import ReadSettings
+from streamsr.dealing import DealingUpscaler
+from streamsr.device_frame import DevicePlane, SurfaceCopier, planes_on
 from streamsr.device_upscaler import DeviceUpscaler, holds_the_same
 from streamsr.engine import find_engine
+from streamsr.errors import EngineError
 from streamsr.frame import Colour, Frame, PlaneLayout
+from streamsr.job import JobResult, upscale_file
 from streamsr.runtimes.cuda import CudaGenerator
 from tests.surfaces import Surface, noise, on_surface
-from tests.videos import make_video
+from tests.test_fallback import LOST, Bench, levels_off, run, settings_for
+from tests.videos import make_video, read_numbers
 
 COLOUR = Colour(1, False, 1, 1)
 CPU = torch.device("cpu")
@@ -315,6 +320,81 @@ def test_ffmpeg_is_told_to_take_torchs_context(tmp_path: Path, monkeypatch: pyte
         True,
         1,
     )
+
+
+def job(video: Path, name: str, *, hwaccel: Any = "cuda") -> JobResult:
+    settings = replace(settings_for("cuda", reuse_unchanged=False), read=ReadSettings(hwaccel=hwaccel))
+    return upscale_file(video, video.with_name(f"{name}.mkv"), settings=settings)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    found = Bench()
+    monkeypatch.setattr(fallback, "load_generator", found.load)
+    return found
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le"])
+def test_a_job_whose_pictures_stay_gives_the_same_file(
+    tmp_path: Path, decoded: Decoded, bench: Bench, downloads: type[Surface], pix_fmt: str
+) -> None:
+    codec = "libx264" if pix_fmt == "yuv420p" else "ffv1"
+    video = make_video(tmp_path / "in.mkv", num_frames=6, pix_fmt=pix_fmt, codec=codec, audio=True)
+    expected = job(video, "software", hwaccel="none")
+    made = job(video, "kept")
+    assert made.complete
+    assert decoded.opened == ["host", "cpu"]
+    assert read_numbers(made.outputs[0], 2) == list(range(6))
+    assert downloads.num_downloads == 0
+    decoded.keeps = False
+    assert max(levels_off(made, expected)) == 0
+    assert "decoded pictures stay on the GPU" in made.notices
+    with open_source(made.outputs[0]) as result:
+        assert [track.kind for track in result.info.tracks] == ["audio"]
+
+
+def test_a_job_on_the_processor_has_its_pictures_downloaded_by_the_decoder(tmp_path: Path, decoded: Decoded) -> None:
+    video = make_video(tmp_path / "in.mkv", num_frames=3)
+    settings = replace(settings_for("torch"), read=ReadSettings(hwaccel="cuda"))
+    made = upscale_file(video, tmp_path / "out.mkv", settings=settings)
+    assert decoded.opened == ["host"]
+    assert made.complete
+
+
+def test_pictures_stay_on_one_gpu_alone() -> None:
+    first, second = upscaler_on_cpu(), upscaler_on_cpu()
+    assert DealingUpscaler([first]).device == "cpu"
+    assert DealingUpscaler([first, second]).device is None
+
+
+def test_where_the_gpu_has_no_memory_its_pictures_go_on_to_the_processor(
+    tmp_path: Path, decoded: Decoded, bench: Bench
+) -> None:
+    video = make_video(tmp_path / "in.mkv", num_frames=9)
+    first, then = job(video, "software", hwaccel="none"), run(video, "openvino", precision="auto")
+    bench.fails_at = bench.launches + 4
+    made = job(video, "kept")
+    assert made.complete
+    decoded.keeps = False
+    before, after = levels_off(made, first), levels_off(made, then)
+    assert max(map(min, zip(before, after, strict=True))) <= 1
+    assert before[0] == 0 != before[-1]
+    assert any("went on with" in line for line in made.notices)
+
+
+def test_pictures_that_are_lost_with_the_gpu_end_the_job_in_one_line(
+    tmp_path: Path, decoded: Decoded, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(plane: DevicePlane) -> Any:
+        raise LOST
+
+    video = make_video(tmp_path / "in.mkv", num_frames=9)
+    monkeypatch.setattr(DevicePlane, "on_host", lost)
+    bench.fails_at = 4
+    with pytest.raises(
+        EngineError, match=r"^the GPU failed with decoded pictures on it .* run again with --hwaccel none$"
+    ):
+        job(video, "kept")
 
 
 HAS_GPU = torch.cuda.is_available()
