@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -20,7 +21,7 @@ from streamsr.capture import pictures as pictures_room
 from streamsr.capture import surfaces as surfaces_room
 from streamsr.capture.base import KeepingSource
 from streamsr.capture.decode import Decoder
-from streamsr.capture.opening import open_container
+from streamsr.capture.opening import open_accelerated, open_container
 from streamsr.capture.pictures import FrameMaker, Sampling
 from streamsr.capture.planes import choose_layout, make_planar, view_planes
 from streamsr.capture.surfaces import Surfaces, open_kept
@@ -320,6 +321,31 @@ def test_ffmpeg_is_told_to_take_torchs_context(tmp_path: Path, monkeypatch: pyte
         True,
         1,
     )
+
+
+@pytest.mark.parametrize(
+    ("context", "why_not"),
+    [
+        (SimpleNamespace(name="h264", width=64, height=48, is_hwaccel=True), ""),
+        (SimpleNamespace(name="vp9", width=63, height=48, is_hwaccel=True), ""),
+        (SimpleNamespace(name="vp9", width=64, height=47, is_hwaccel=True), "takes no odd height"),
+        (SimpleNamespace(name="ffv1", width=63, height=48, is_hwaccel=False), "takes no ffv1"),
+    ],
+    ids=["taken", "odd width", "odd height", "unknown codec"],
+)
+def test_what_the_decoder_does_not_take_or_copies_wrongly_is_decoded_in_software(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: Any, why_not: str
+) -> None:
+    path = make_video(tmp_path / "in.mkv", num_frames=1)
+    container: Any = SimpleNamespace(
+        streams=SimpleNamespace(video=[SimpleNamespace(codec_context=context)]), close=lambda: None
+    )
+    opened = av.open
+    monkeypatch.setattr(av, "open", lambda name, **rest: container if "hwaccel" in rest else opened(name, **rest))
+    found, reason = open_accelerated(path)
+    assert (found is container) == (not why_not)
+    assert reason.endswith(why_not)
+    found.close()
 
 
 def job(video: Path, name: str, *, hwaccel: Any = "cuda") -> JobResult:

@@ -71,11 +71,15 @@ def open_accelerated(path: Path) -> tuple[InputContainer, str]:
         )
     except (av.error.FFmpegError, ValueError, RuntimeError) as cause:
         return open_container(path), f"no decoder of an NVIDIA GPU can be opened ({cause_of(cause)})"
-    if any(track.codec_context is not None and track.codec_context.is_hwaccel for track in container.streams.video):
+    contexts = [track.codec_context for track in container.streams.video if track.codec_context]
+    taken = [context for context in contexts if context.is_hwaccel]
+    # FFmpeg 8.1 copies half of a surface's rows as chroma, rounded down: the last row of an odd height never arrives.
+    odd = any(context.height % 2 for context in taken)
+    if taken and not odd:
         return container, ""
-    codecs = ", ".join(sorted({track.codec_context.name for track in container.streams.video if track.codec_context}))
+    codecs = ", ".join(sorted({context.name for context in contexts})) or "such codec"
     container.close()
-    return open_container(path), f"the GPU's decoder takes no {codecs or 'such codec'}"
+    return open_container(path), f"the GPU's decoder takes no {'odd height' if odd else codecs}"
 
 
 def cause_of(error: Exception) -> str:
