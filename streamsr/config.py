@@ -52,7 +52,8 @@ class ReadSettings:
         rate: frames a second where the source states no times; None assumes 25.
         resize: what a size change in mid-file does: ``parts`` opens a new file, ``fit`` scales to the first size.
         deinterlace: ``auto`` deinterlaces what is flagged as interlaced.
-        hwaccel: ``cuda`` decodes on an NVIDIA GPU's own decoder where that takes the file.
+        hwaccel: ``cuda`` decodes on an NVIDIA GPU's own decoder where that takes the file; with a runtime on a GPU
+            pictures stay there.
     """
 
     rate: Fraction | None = None
