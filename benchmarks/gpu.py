@@ -66,6 +66,7 @@ PARTS = (
     Part("trace:fast-x2", 25, "gpu_trace.trace_line"),
     Part("routing:srgan-x4", 40, "gpu_routing.time_routing"),
     Part("line:tiny-x2", 50, "gpu_line.time_line"),
+    Part("decode:fast-x2", 70, "gpu_decode.time_decode"),
 )
 """In the order of their weight: what does not fit the budget is left out. One line here is all that a section needs."""
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks.clips import long_clip
 from benchmarks.gpu_engines import engine_of
-from benchmarks.gpu_networks import generator_on
 from benchmarks.gpu_timing import Section
+from benchmarks.gpu_ways import generator_on
 from streamsr.capture import open_source
 from streamsr.capture.base import KeepingSource, Source
 from streamsr.device_frame import DevicePlane
@@ -42,7 +42,7 @@ def time_decode(section: Section, name: str = "fast-x2") -> None:
         section: where; on the CPU the first way alone is timed.
         name: of the engine.
     """
-    width, height, num_frames = (128, 96, 24) if section.quick else (1920, 1080, 600)
+    width, height, num_frames = (128, 96, 24) if section.quick else (1920, 1080, 300)
     with section.step("clip"):
         started = time.monotonic()
         path = long_clip(section.work, width, height, num_frames, num_different=8 if section.quick else 40)
