@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.memory import family_kib
+from benchmarks.resident import family_kib
 from streamsr.bench.latency import Stretch, Timekeeper
 from streamsr.display.showing import Showing
 from streamsr.errors import InputError

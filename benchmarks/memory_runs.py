@@ -18,7 +18,7 @@ from benchmarks.card import ROOT
 from benchmarks.clips import long_clip
 from benchmarks.fits import draw, line_through
 from benchmarks.live_sessions import Sitting, figures_of, memory_of, sit
-from benchmarks.memory import peak_kib, resident_kib
+from benchmarks.resident import peak_kib, resident_kib
 from streamsr.bench.sessions import make_session
 from streamsr.config import LiveSettings, UpscaleSettings
 from streamsr.job import JobProgress, upscale_file

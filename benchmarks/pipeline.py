@@ -29,8 +29,8 @@ import numpy as np
 
 from benchmarks.card import machine_card, options_of, print_card, print_table, report
 from benchmarks.clips import long_clip, real_clips, rendered_clip
-from benchmarks.memory import measure_memory
 from benchmarks.naive import enlarge_naively
+from benchmarks.resident import measure_memory
 from benchmarks.students import is_stand_in, random_engine, student_engine
 from benchmarks.turns import Company, cpu_seconds
 from streamsr import open_source
