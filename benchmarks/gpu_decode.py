@@ -21,8 +21,8 @@ from benchmarks.gpu_timing import Section
 from benchmarks.gpu_ways import generator_on
 from streamsr.capture import open_source
 from streamsr.capture.base import KeepingSource, Source
+from streamsr.device.upscaler import DeviceUpscaler
 from streamsr.device_frame import DevicePlane
-from streamsr.device_upscaler import DeviceUpscaler
 from streamsr.frame import Frame
 from streamsr.pipeline import Pipeline
 from streamsr.sinks.null import NullSink

@@ -17,7 +17,7 @@ from benchmarks.gpu_engines import engine_of
 from benchmarks.gpu_timing import Section, inputs_of, measured, summary
 from benchmarks.gpu_ways import left_out_where_refused, runtimes_of
 from streamsr.consistency import MEASURED_TURNS
-from streamsr.device_upscaler import DeviceUpscaler
+from streamsr.device.upscaler import DeviceUpscaler
 from streamsr.engine import Engine
 from streamsr.frame import Colour, Frame, PlaneLayout
 from streamsr.runtimes.gpu_generator import tuned_convolutions

@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.gpu_engines import engine_of
 from benchmarks.gpu_timing import Section, event_times_ms, inputs_of, summary
 from benchmarks.gpu_ways import PlainNetwork, Way, generator_on, left_out_where_refused, plain_on, runtimes_of
-from streamsr.device_planes import Windows
+from streamsr.device.planes import Windows
 from streamsr.engine import Engine
 from streamsr.models.srgan import SRGANGenerator
 from streamsr.models.student import StudentSpec

@@ -14,10 +14,10 @@ from benchmarks.gpu_engines import engine_of
 from benchmarks.gpu_networks import frame_size
 from benchmarks.gpu_timing import Section, inputs_of, measured
 from benchmarks.gpu_ways import generator_on
-from streamsr.device_planes import tiling_of
-from streamsr.device_upscaler import DeviceUpscaler
+from streamsr.device.planes import tiling_of
+from streamsr.device.upscaler import DeviceUpscaler
+from streamsr.device.worth import WATCHED
 from streamsr.frame import Colour, Frame, PlaneLayout
-from streamsr.routing_worth import WATCHED
 from streamsr.runtimes.patch_ops import compare_windows
 
 PARTS = (0.05, 0.2, 0.5, 1.0)

@@ -15,7 +15,7 @@ from benchmarks.gpu_goals import PICTURE
 from benchmarks.gpu_line import frames_of
 from benchmarks.gpu_timing import Section
 from benchmarks.gpu_ways import generator_on
-from streamsr.device_upscaler import DeviceUpscaler
+from streamsr.device.upscaler import DeviceUpscaler
 
 TRACE_FILE = "gpu_trace.json.gz"
 

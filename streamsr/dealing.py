@@ -23,7 +23,7 @@ from streamsr.routing import RoutingCount
 from streamsr.timing import StageClock
 
 if TYPE_CHECKING:
-    from streamsr.device_upscaler import DeviceUpscaler
+    from streamsr.device.upscaler import DeviceUpscaler
     from streamsr.runtimes.device import DeviceGenerator
 
 log = logging.getLogger(__name__)

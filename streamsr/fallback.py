@@ -202,7 +202,7 @@ def make_upscaler(
         upscaler = FrameUpscaler(generator, **options, trial_first=trial_first)
         upscaler.notices = told_without_gpus(generator, settings.gpus)
         return upscaler
-    from streamsr.device_upscaler import DeviceUpscaler
+    from streamsr.device.upscaler import DeviceUpscaler
 
     def spare(fault: GpuFault) -> Spare:
         found, notice = recover(engine, settings, fault, bit_depth=bit_depth)

@@ -23,7 +23,7 @@ from streamsr.batch.outputs import parse_destination
 from streamsr.choices import parse_gpus
 from streamsr.config import BatchSettings, GeneratorSettings, LiveSettings, UpscaleSettings
 from streamsr.dealing import DealingUpscaler
-from streamsr.device_upscaler import DeviceUpscaler, InFlight
+from streamsr.device.upscaler import DeviceUpscaler, InFlight
 from streamsr.engine import Engine, bicubic_engine, find_engine
 from streamsr.errors import EngineError, GpuFault, InputError, UsageError
 from streamsr.fallback import FallbackUpscaler, make_upscaler

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from benchmarks.gpu_engines import random_engine
-from streamsr import device_routing
-from streamsr.device_slot import Slot
-from streamsr.device_upscaler import DeviceUpscaler
+from streamsr.device import routing as device_routing
+from streamsr.device.slot import Slot
+from streamsr.device.upscaler import DeviceUpscaler
+from streamsr.device.worth import JUDGED, WATCHED
 from streamsr.engine import Engine, find_engine
 from streamsr.frame import Frame, PlaneLayout
-from streamsr.routing_worth import JUDGED, WATCHED
 from streamsr.runtimes.cuda import CudaGenerator
 from tests.test_device_upscaler import DEVICES, frame_of, generator_for, largest_difference
 

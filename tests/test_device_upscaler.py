@@ -17,9 +17,9 @@ from torch import Tensor
 from benchmarks.gpu_engines import random_engine
 from streamsr.config import GeneratorSettings
 from streamsr.consistency import Projector
-from streamsr.device_planes import PlaneBuffer, Windows, halving_of, taps_of
-from streamsr.device_projection import ProjectionOnDevice
-from streamsr.device_upscaler import DeviceUpscaler, holds_the_same
+from streamsr.device.planes import PlaneBuffer, Windows, halving_of, taps_of
+from streamsr.device.projection import ProjectionOnDevice
+from streamsr.device.upscaler import DeviceUpscaler, holds_the_same
 from streamsr.engine import Engine, find_engine
 from streamsr.errors import EngineError, InputError, UsageError
 from streamsr.fallback import recover

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from streamsr.config import GeneratorSettings
-from streamsr.device_upscaler import DeviceUpscaler
+from streamsr.device.upscaler import DeviceUpscaler
 from streamsr.engine import bicubic_engine, find_engine
 from streamsr.errors import EngineError
 from streamsr.frame import Colour, Frame, PlaneLayout

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamsr import device_slot, fallback
+from streamsr import fallback
 from streamsr.capture import files, open_source
 from streamsr.capture import pictures as pictures_room
 from streamsr.capture import surfaces as surfaces_room
@@ -28,8 +28,9 @@ from streamsr.capture.surfaces import Surfaces, open_kept
 from streamsr.capture.upright import Turn
 from streamsr.config import ReadSettings
 from streamsr.dealing import DealingUpscaler
+from streamsr.device import slot as device_slot
+from streamsr.device.upscaler import DeviceUpscaler, holds_the_same
 from streamsr.device_frame import DevicePlane, SurfaceCopier, planes_on
-from streamsr.device_upscaler import DeviceUpscaler, holds_the_same
 from streamsr.engine import find_engine
 from streamsr.errors import EngineError
 from streamsr.frame import Colour, Frame, PlaneLayout

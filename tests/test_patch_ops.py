@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamsr.device_planes import Windows, tiling_of
+from streamsr.device.planes import Windows, tiling_of
 from streamsr.patches import PatchGrid, cut_patches, stitch_patches
 from streamsr.runtimes.gpu_ops import interpreted
 from streamsr.runtimes.patch_ops import compare_windows

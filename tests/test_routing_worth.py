@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamsr.routing_worth import JUDGED, MOST_PART, RESTED, WAIT_MS, WATCHED, RoutingWorth
+from streamsr.device.worth import JUDGED, MOST_PART, RESTED, WAIT_MS, WATCHED, RoutingWorth
 
 CORES = (32, 64, 128)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamsr.consistency import ConsistencyCount
-from streamsr.device_enlarger import DeviceEnlarger
+from streamsr.device.enlarger import DeviceEnlarger
 from streamsr.device_frame import planes_on
 from streamsr.frame import Frame
 from streamsr.runtimes.device import DeviceGenerator

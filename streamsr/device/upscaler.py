@@ -4,7 +4,7 @@
 
 Each bracket is a CUDA stream of its own, so that with a few frames in flight the copies of some and the computing of
 another overlap. The host waits for nothing but a frame's last event, and for the comparison with the frame before
-where that pays (`streamsr.device_routing`). On the CPU the same steps run one after the other, which is how their
+where that pays (`streamsr.device.routing`). On the CPU the same steps run one after the other, which is how their
 pictures are tested where there is no GPU.
 """
 
@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from streamsr.consistency import MEASURED_TURNS, ConsistencyCount
-from streamsr.device_enlarger import DeviceEnlarger
+from streamsr.device.enlarger import DeviceEnlarger
+from streamsr.device.routing import DeviceRouter, Routed
+from streamsr.device.slot import Slot
 from streamsr.device_frame import DevicePlane
-from streamsr.device_routing import DeviceRouter, Routed
-from streamsr.device_slot import Slot
 from streamsr.errors import EngineError, UsageError
 from streamsr.frame import Colour, Frame, Plane, PlaneLayout
 from streamsr.launch import Choice, LaunchPlan, refuse_unusable

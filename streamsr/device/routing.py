@@ -6,7 +6,7 @@
        └─► generate: the batch, the whole frame, or nothing ─► made, kept from frame to frame ─► finish
 
 The comparison runs on the CUDA stream of uploads, so that the host, which must know it to choose a launch, waits for
-nothing that is computed. One CUDA graph serves every choice of as many patches. `streamsr.routing_worth` decides
+nothing that is computed. One CUDA graph serves every choice of as many patches. `streamsr.device.worth` decides
 whether any of this is done.
 """
 
@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamsr.device_enlarger import DeviceEnlarger
-from streamsr.device_planes import Windows, tiling_of
-from streamsr.device_slot import Slot
+from streamsr.device.enlarger import DeviceEnlarger
+from streamsr.device.planes import Windows, tiling_of
+from streamsr.device.slot import Slot
+from streamsr.device.worth import MOST_PART, RoutingWorth, State
 from streamsr.launch import tiles_of
 from streamsr.patches import PatchGrid
 from streamsr.routing import RoutingCount
-from streamsr.routing_worth import MOST_PART, RoutingWorth, State
 from streamsr.runtimes.device import DeviceGenerator
 from streamsr.runtimes.patch_ops import compare_windows
 from streamsr.surround import Mask

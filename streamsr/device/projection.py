@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from streamsr.consistency import num_steps
-from streamsr.device_planes import Taps
+from streamsr.device.planes import Taps
 from streamsr.models.reduction import (
     DOWN_REACH_PX,
     LEAST_ROOM,

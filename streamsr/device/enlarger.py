@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from streamsr.consistency import RGB_LIMITS
-from streamsr.device_planes import BridgeOnDevice, ChromaOnDevice, PlaneBuffer, Windows
-from streamsr.device_projection import ProjectionOnDevice
+from streamsr.device.planes import BridgeOnDevice, ChromaOnDevice, PlaneBuffer, Windows
+from streamsr.device.projection import ProjectionOnDevice
 from streamsr.frame import Frame
 from streamsr.launch import LaunchPlan
 from streamsr.patches import PatchGrid
