@@ -8,7 +8,7 @@ from typing import Any
 from streamsr.errors import UsageError
 
 RUNTIMES = ("auto", "openvino", "torch", "onnxruntime", "cuda", "tensorrt", "fused")
-PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16", "fp8", "int8")
 
 LARGEST_SIDE_PX = 1 << 15
 

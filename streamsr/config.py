@@ -19,7 +19,7 @@ class GeneratorSettings:
         engine: name in the catalogue, path of an engine folder, or ``bicubic-x2``, ``bicubic-x3``, ``bicubic-x4``.
         runtime: ``auto`` takes the fastest that is here.
         precision: ``auto`` takes FP16 on a GPU; on a CPU INT8 where the engine has it and the source is 8-bit, else
-            fp32.
+            fp32. ``fp8`` is TensorRT's alone.
         threads: CPU threads; None takes all cores.
         gpus: that share the frames of one recording: of those that torch sees, the first so many, or ``all``. A worker
             of an archive and a live session have one each.
@@ -33,7 +33,7 @@ class GeneratorSettings:
 
     engine: str = DEFAULT_ENGINE
     runtime: Literal["auto", "openvino", "torch", "onnxruntime", "cuda", "tensorrt", "fused"] = "auto"
-    precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16", "fp8", "int8"] = "auto"
     threads: int | None = None
     gpus: int | Literal["all"] = 1
     launch: Literal["auto", "frame", "patch"] = "auto"

@@ -54,7 +54,7 @@ class Engine:
         radius_px: input pixels on each side of a pixel that its output depends on.
         halo_px: default context round a patch.
         files: file name -> SHA-256.
-        precisions: ``fp32`` or ``int8`` -> file name.
+        precisions: ``fp32``, ``int8``, or a form for TensorRT (``int8-symmetric``, ``fp8``) -> file name.
         folder: where the files are; None for interpolation.
     """
 

@@ -26,7 +26,7 @@ from streamsr.engine import MANIFEST, Engine, bicubic_engine, list_engines, read
 from streamsr.errors import EngineError
 from streamsr.launch import sizes_of
 from streamsr.models.srgan import SRGANGenerator, fold_batch_norm
-from streamsr.models.student import Student, StudentSpec
+from streamsr.models.student import Student, StudentSpec, add_skip
 from streamsr.plans import Plan, PlanCache
 from streamsr.quality.fidelity import psnr_db
 from streamsr.runtimes import load_generator, nvidia, tensorrt_library
@@ -38,6 +38,7 @@ from streamsr.runtimes.tensorrt_plans import (
     FRAME_SIZES,
     MOST_ELEMENTS,
     ShapeRange,
+    check_capability,
     elements_per_pixel,
     frame_range,
     obtain_plan,
@@ -336,7 +337,71 @@ def test_symmetric_activations_are_signed_and_biases_stay_real(mini: Engine) -> 
     assert {values[name].dtype.kind for name in biases} == {"f"}
 
 
-@pytest.mark.parametrize(("precision", "samples"), [("bf16", "uint8"), ("int8", "uint8"), ("fp32", "float32")])
+def float8_of(engine: Engine, layers: tuple[int, ...], *, peak: float = 4.0) -> dict[int, Any]:
+    """Return scales of FP8 layers that are wide enough for anything."""
+    steps = {index: np.abs(engine.weights()[f"layers.{index}.weight"]).max(axis=(1, 2, 3)) / 448 for index in layers}
+    return {index: graphs.Float8Layer(peak / 448, weight_steps) for index, weight_steps in steps.items()}
+
+
+def in_float8(engine: Engine, pictures: NDArray[np.uint8], layers: dict[int, Any]) -> NDArray[np.float64]:
+    """Return what torch computes with its own FP8 rounding in some layers, in grey levels, not rounded."""
+
+    def eight_bits(values: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        held = step.half().float()
+        return (values / held).clamp(-448, 448).to(torch.float8_e4m3fn).float() * held
+
+    network: Any = load_network(engine)
+    features = samples = torch.from_numpy(pictures).float() / 255
+    with torch.inference_mode():
+        for index, (weight, bias) in enumerate(network.weights()):
+            last = index == engine.depth + 1
+            if index in layers:
+                features = eight_bits(features, torch.tensor(layers[index].input_step))
+                gain = 255.0 if last else 1.0
+                steps = torch.from_numpy(layers[index].weight_steps * gain).reshape(-1, 1, 1, 1)
+                weight = eight_bits(weight * gain, steps) / gain
+            else:
+                weight = weight.half().float()
+            features = functional.conv2d(features, weight, bias, padding=1)
+            features = features if last else functional.relu(features).half().float()
+        made = add_skip(samples, features, network.skip_taps)
+    levels: NDArray[np.float64] = made.numpy().astype(np.float64) * 255
+    return levels
+
+
+@pytest.mark.parametrize("layers", [(1,), (2,), (3,), (1, 2, 3)])
+def test_the_fp8_form_computes_what_torch_rounds_to(mini: Engine, layers: tuple[int, ...]) -> None:
+    """ONNX Runtime's FP8 is torch's; a value on the edge between two falls to either side, and that is passed on."""
+    pictures, chosen = noisy((1, 1, 40, 50)), float8_of(mini, layers)
+    expected = np.clip(np.rint(in_float8(mini, pictures, chosen)), 0, 255)
+    made = run_onnx(graphs.half_student(mini.weights(), scale=2, samples="uint8", float8=chosen), pictures)
+    off = np.abs(made - expected)
+    exact = np.clip(np.rint(expected_of(mini, pictures)), 0, 255)
+    assert np.abs(expected - exact).mean() > 5 * off.mean(), "rounding is seen, and it is the same"
+    assert np.mean(off > 2) < (0.001 if len(layers) == 1 else 0.03)
+
+
+def test_layers_in_fp8_read_and_hold_e4m3(mini: Engine) -> None:
+    import onnx
+
+    chosen = float8_of(mini, (1, 3))
+    model = onnx.load_from_string(graphs.half_student(mini.weights(), scale=2, samples="uint8", float8=chosen))
+    assert model.opset_import[0].version >= 19
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    float8, half = onnx.TensorProto.FLOAT8E4M3FN, onnx.TensorProto.FLOAT16
+    changes = [node for node in model.graph.node if node.op_type.endswith("uantizeLinear")]
+    assert len(changes) == 6  # activations there and back, weights back, of two layers
+    for node in changes:
+        assert (kinds[node.input[1]], kinds[node.input[2]]) == (half, float8)
+    shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    assert shapes["conv1_weight_levels"] == [16, 16, 3, 3]
+    assert shapes["conv1_weight_step"] == [16]
+    assert "conv2_weight_levels" not in shapes
+
+
+@pytest.mark.parametrize(
+    ("precision", "samples"), [("bf16", "uint8"), ("int8", "uint8"), ("fp8", "uint8"), ("fp32", "float32")]
+)
 def test_precisions_that_are_not_offered_are_refused(mini: Engine, precision: str, samples: str) -> None:
     with pytest.raises(EngineError, match="use --precision fp16"):
         graphs.tensorrt_graph(mini, precision=precision, samples=samples)
@@ -701,7 +766,7 @@ def test_int8_is_refused_where_no_form_holds_the_bar(mini: Engine) -> None:
     with pytest.raises(EngineError) as caught:
         TensorRTGenerator(mini, precision="int8", device="cpu", library=Library("tensorrt", fake_module()))
     assert_exit_4(caught, "symmetric INT8", "--precision fp16")
-    with pytest.raises(EngineError, match="fp16 or int8, got bf16"):
+    with pytest.raises(EngineError, match="fp16, fp8 or int8, got bf16"):
         TensorRTGenerator(mini, precision="bf16", device="cpu", library=Library("tensorrt", fake_module()))
 
 
@@ -944,6 +1009,139 @@ def test_the_symmetric_form_is_built_whole(library: Library, mini: Engine) -> No
 
     graph = graphs.symmetric_student(quantised(mini), scale=2, layers=(1, 2, 3))
     assert build_from_onnx(graph, patch_range(mini), library=library, capabilities=CAPABILITIES)
+
+
+@pytest.mark.needs_tensorrt
+@pytest.mark.parametrize("layers", [(1, 2), (1, 2, 3)], ids=["some", "all"])
+def test_the_fp8_form_is_built_whole_for_gpus_that_have_it(
+    library: Library, mini: Engine, layers: tuple[int, ...]
+) -> None:
+    from streamsr.runtimes.tensorrt_build import build_from_onnx
+
+    graph = graphs.half_student(mini.weights(), scale=2, samples="uint8", float8=float8_of(mini, layers))
+    for capabilities in (("8.9",), ("12.0",), ("8.9", "12.0")):
+        for shapes in (patch_range(mini), frame_range(mini, 1280, 720)):
+            assert b"fp8" in build_from_onnx(graph, shapes, library=library, capabilities=capabilities)
+    with pytest.raises(EngineError) as caught:
+        build_from_onnx(graph, patch_range(mini), library=library, capabilities=("8.6",))
+    assert_exit_4(caught, "fp8")
+
+
+def with_form(engine: Engine, folder: Path) -> Engine:
+    """Return a copy of a student that ships an FP8 form."""
+    manifest = json.loads((engine.folder / MANIFEST).read_text())  # type: ignore[operator]
+    contents = {"model.safetensors": (engine.folder / "model.safetensors").read_bytes()}  # type: ignore[operator]
+    contents["model.fp8.onnx"] = graphs.half_student(
+        engine.weights(), scale=engine.scale, samples="uint8", float8=float8_of(engine, (1, 2))
+    )
+    folder.mkdir()
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+        manifest["files"][name] = hashlib.sha256(content).hexdigest()
+    manifest["precisions"]["fp8"] = "model.fp8.onnx"
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    return read_engine(folder)
+
+
+@pytest.fixture
+def eight(mini: Engine, tmp_path: Path) -> Engine:
+    return with_form(mini, tmp_path / "eight-x2")
+
+
+def test_a_plan_in_fp8_has_a_key_of_its_own(eight: Engine) -> None:
+    options: dict[str, Any] = {"samples": "uint8", "shapes": patch_range(eight), "gpu": RTX_4090}
+    library = Library("tensorrt", fake_module())
+    half, float8 = (plan_key(eight, precision=name, library=library, **options) for name in ("fp16", "fp8"))
+    assert half.weights_sha256 == eight.files["model.safetensors"]
+    assert float8.weights_sha256 == eight.files["model.fp8.onnx"]
+    assert "-fp8-" in float8.stem
+
+
+def test_gpus_without_fp8_are_refused_before_anything_is_built(eight: Engine, tmp_path: Path) -> None:
+    from streamsr.runtimes.tensorrt_build import build
+
+    options: dict[str, Any] = {"samples": "uint8", "shapes": patch_range(eight)}
+    with pytest.raises(EngineError) as caught:
+        build(
+            eight, precision="fp8", capabilities=("8.9", "8.6"), library=Library("tensorrt", fake_module()), **options
+        )
+    assert_exit_4(caught, "fp8: expected a GPU of compute capability 8.9 or newer, got 8.6", "--precision fp16")
+    for capability, refused in (("7.5", True), ("8.0", True), ("8.9", False), ("9.0", False), ("12.0", False)):
+        try:
+            check_capability("fp8", capability)
+        except EngineError:
+            assert refused
+        else:
+            assert not refused
+        check_capability("fp16", capability)
+
+
+def test_a_generator_in_fp8_runs_the_shipped_form(eight: Engine) -> None:
+    pictures = noisy((2, 1, 20, 24))
+    library, asked = Library("tensorrt", fake_module()), []
+
+    def plans(shapes: ShapeRange, samples: str) -> Plan:
+        graph = graphs.tensorrt_graph(eight, precision="fp8", samples=samples)
+        asked.append(samples)
+        key = plan_key(eight, precision="fp8", samples=samples, shapes=shapes, library=library, gpu=RTX_4090)
+        return Plan(key, graph, built=False)
+
+    generator = TensorRTGenerator(eight, precision="fp8", device="cpu", library=library, plans=plans)
+    assert (generator.precision, "fp8" in generator.description) == ("fp8", True)
+    assert (generator.generate(pictures) == run_onnx(eight.read_file("fp8"), pictures)).all()
+    assert asked == ["uint8"]
+
+
+@pytest.mark.needs_tensorrt
+def test_a_plan_in_fp8_is_built_in_a_process_of_its_own(library: Library, eight: Engine, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"precision": "fp8", "samples": "uint8", "shapes": patch_range(eight), "library": library}
+    cache = PlanCache(tmp_path / "plans")
+    made = obtain_plan(eight, gpu=RTX_4090, cache=cache, **options)
+    assert made.built
+    assert b"fp8" in made.content
+    with pytest.raises(EngineError) as caught:
+        obtain_plan(eight, gpu=Gpu("NVIDIA GeForce RTX 3090", "8.6", "580.20"), cache=cache, **options)
+    assert "compute capability 8.9" in str(caught.value)
+
+
+@pytest.mark.needs_tensorrt
+@pytest.mark.parametrize(
+    "engine", [each for each in list_engines() if "fp8" in each.precisions], ids=lambda engine: engine.name
+)
+def test_every_shipped_fp8_form_is_built_whole(library: Library, engine: Engine) -> None:
+    from streamsr.runtimes.tensorrt_build import build
+
+    options: dict[str, Any] = {"precision": "fp8", "samples": "uint8", "library": library}
+    for shapes in (patch_range(engine), frame_range(engine, 1920, 1080)):
+        assert b"fp8" in build(engine, shapes=shapes, capabilities=("8.9", "12.0"), **options)
+
+
+def test_fp8_leads_to_tensorrt_or_to_a_line_that_says_why(
+    mini: Engine, eight: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from streamsr import runtimes
+
+    made: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        runtimes, "_make", lambda engine, runtime, precision, threads: made.append((runtime, precision))
+    )
+    for runtime in ("auto", "tensorrt"):
+        load_generator(eight, GeneratorSettings(runtime=runtime, precision="fp8"))  # type: ignore[arg-type]
+    assert made == [("tensorrt", "fp8")] * 2
+    with pytest.raises(EngineError) as caught:
+        load_generator(eight, GeneratorSettings(precision="fp8"), bit_depth=10)
+    assert_exit_4(caught, "fp8 expects 8-bit samples, got 10-bit", "--precision fp16")
+    monkeypatch.undo()
+    with pytest.raises(EngineError) as caught:
+        load_generator(mini, GeneratorSettings(precision="fp8"))
+    assert_exit_4(caught, "FP8 form", "--precision fp16")
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime", "torch", "fused"])
+def test_runtimes_without_fp8_say_so(eight: Engine, runtime: Any) -> None:
+    with pytest.raises(EngineError) as caught:
+        load_generator(eight, GeneratorSettings(runtime=runtime, precision="fp8"))
+    assert_exit_4(caught, runtime, "fp8")
 
 
 def with_unknown_operator(graph: bytes) -> bytes:

@@ -29,7 +29,7 @@ def load_generator(engine: Engine, settings: GeneratorSettings, *, bit_depth: in
 
     ``auto`` takes an NVIDIA GPU where torch can use one, in FP16 and in the runtime that is fastest there. Else it
     takes OpenVINO, the fastest on every CPU measured (``benchmarks/cpu_runtimes``), and INT8 where the engine has it
-    and the samples are 8-bit; deeper samples run in fp32, which keeps their lower bits.
+    and the samples are 8-bit; deeper samples run in fp32, which keeps their lower bits. FP8 is TensorRT's alone.
 
     Args:
         engine: which generator.
@@ -44,6 +44,8 @@ def load_generator(engine: Engine, settings: GeneratorSettings, *, bit_depth: in
 
         return BicubicGenerator(engine.scale)
     runtime: str = settings.runtime
+    if runtime == "auto" and settings.precision == "fp8":
+        runtime = "tensorrt"
     if runtime == "auto":
         if settings.precision != "int8" and gpu_runs_torch():
             return fastest_on_gpu(engine, settings, bit_depth=bit_depth)
@@ -54,8 +56,11 @@ def load_generator(engine: Engine, settings: GeneratorSettings, *, bit_depth: in
     if precision == "auto":
         quantised = "int8" in engine.precisions and bit_depth == 8 and runtime != "torch"
         precision = "int8" if quantised else "fp32"
-    if precision == "int8" and bit_depth != 8:
-        raise EngineError(f"{engine.name}: int8 expects 8-bit samples, got {bit_depth}-bit; use --precision fp32")
+    if precision in ("int8", "fp8") and bit_depth != 8:
+        other = "fp32" if precision == "int8" else "fp16"
+        raise EngineError(
+            f"{engine.name}: {precision} expects 8-bit samples, got {bit_depth}-bit; use --precision {other}"
+        )
     if runtime == "fused" and (bit_depth != 8 or precision != "fp16"):
         raise EngineError(
             f"{engine.name}: fused expects 8-bit samples and fp16, got {bit_depth} bits and {precision}; "

@@ -19,7 +19,7 @@ class Generator(Protocol):
         radius_px: input pixels on each side of a pixel that its output depends on.
         runtime: ``openvino``, ``torch`` or ``onnxruntime`` on a processor, ``cuda``, ``tensorrt`` or ``fused`` on an
             NVIDIA GPU (those are a `streamsr.runtimes.device.DeviceGenerator` too), or ``bicubic``.
-        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
+        precision: ``fp32``, ``fp16``, ``bf16``, ``fp8`` or ``int8``.
         description: runtime, version, precision and device in one line, for the user and the sidecar.
     """
 

@@ -19,11 +19,12 @@ from streamsr.runtimes.gpu_generator import GpuGenerator
 from streamsr.runtimes.nvidia import gpu_of_torch, visible_name
 from streamsr.runtimes.tensorrt_library import Library, find_library
 from streamsr.runtimes.tensorrt_network import PlanSource, ShapeContext, TensorRTNetwork
-from streamsr.runtimes.tensorrt_plans import ShapeRange, obtain_plan
+from streamsr.runtimes.tensorrt_plans import FORMS, ShapeRange, check_capability, obtain_plan
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = ("fp16", "int8")
+TITLES = {"fp8": "an FP8 form", "int8": "a symmetric INT8 form"}
+"""Precisions beside fp16, and what an engine must ship for them."""
 
 
 class TensorRTGenerator(GpuGenerator):
@@ -31,7 +32,8 @@ class TensorRTGenerator(GpuGenerator):
 
     Args:
         engine: which network.
-        precision: ``fp16``; ``int8`` where the engine ships a symmetric form, which it does where that holds the bar.
+        precision: ``fp16``; ``fp8`` and ``int8`` where the engine ships a form for it, which it does where that holds
+            the bar.
         device: ``cuda``, ``cuda:1`` and so on; ``cpu`` with a library and plans that run there, for tests.
         graphs: capture every shape in a CUDA graph.
         library: TensorRT or TensorRT-RTX; None takes the one that is installed.
@@ -86,11 +88,12 @@ class TensorRTGenerator(GpuGenerator):
         """Return the user's plan cache as a source for this GPU.
 
         Raises:
-            EngineError: the library does not serve this GPU.
+            EngineError: the library does not serve this GPU, or this GPU has not the precision.
         """
         gpu = gpu_of_torch(self.device)
         if refused := library.refuse_gpu(gpu.capability):
             raise EngineError(f"tensorrt: expected a GPU that it serves, got {gpu.name}: {refused}; use --runtime cuda")
+        check_capability(self.precision, gpu.capability)
 
         def obtain(shapes: ShapeRange, samples: str) -> Plan:
             plan = obtain_plan(
@@ -134,12 +137,12 @@ def check_precision(engine: Engine, precision: str) -> None:
     Raises:
         EngineError: it does not.
     """
-    if precision not in PRECISIONS:
-        raise EngineError(f"{engine.name}: tensorrt runs fp16 or int8, got {precision}; use --precision fp16")
-    if precision == "int8" and "int8-symmetric" not in engine.precisions:
+    if precision not in ("fp16", *TITLES):
+        raise EngineError(f"{engine.name}: tensorrt runs fp16, fp8 or int8, got {precision}; use --precision fp16")
+    if precision != "fp16" and FORMS[precision] not in engine.precisions:
         raise EngineError(
-            f"{engine.name}: expected a symmetric INT8 form for tensorrt, got none (it would lose more than 0.05 dB); "
-            "use --precision fp16"
+            f"{engine.name}: expected {TITLES[precision]} for tensorrt, got none (one that loses more than "
+            "0.05 dB is not offered); use --precision fp16"
         )
 
 

@@ -19,7 +19,7 @@ from streamsr.engine import Engine, read_engine
 from streamsr.errors import EngineError
 from streamsr.runtimes.nvidia import VISIBLE
 from streamsr.runtimes.tensorrt_library import MODULES, Library
-from streamsr.runtimes.tensorrt_plans import ShapeRange
+from streamsr.runtimes.tensorrt_plans import ShapeRange, check_capability
 
 ENDS = (("lr",), ("sr",))
 """Inputs and outputs of a plan: anything else would be an operator that did not fit in."""
@@ -63,7 +63,7 @@ def build(
 
     Args:
         engine: which network.
-        precision: ``fp16`` or ``int8``.
+        precision: ``fp16``, ``fp8`` or ``int8``.
         samples: type of the pictures at both ends; a plan from torch-tensorrt takes float32 whatever is asked for.
         shapes: what the plan is to serve.
         library: what builds it.
@@ -71,8 +71,10 @@ def build(
         watch: called with each step in words.
 
     Raises:
-        EngineError: the network cannot be built whole.
+        EngineError: the network cannot be built whole, or not for these GPUs.
     """
+    for capability in capabilities:
+        check_capability(precision, capability)
     if hasattr(library.module, "OnnxParser") and find_spec("onnx") is not None:
         from streamsr.runtimes.tensorrt_graph import Samples, tensorrt_graph
 

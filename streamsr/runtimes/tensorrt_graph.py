@@ -7,11 +7,16 @@ samples pass through the skip in float32. An SRGAN's batch normalisation is fold
 it is a leaky ReLU, which commutes with the pixel shuffle in front of it and fuses with the convolution; and its 9x9
 tail at full size is an equal 5x5 convolution in front of the last pixel shuffle, with 12 channels where there were 3,
 which spares the 64 channels at full size.
+
+Students come in two forms of eight bits besides, symmetric INT8 and FP8 (E4M3), each with some layers left in FP16:
+which layers bear it is found by measurement (`streamsr.training.forms`), and an engine ships what was found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -20,24 +25,39 @@ from onnx import ModelProto, TensorProto, checker, helper, load_from_string, num
 
 from streamsr.engine import Engine
 from streamsr.errors import EngineError
+from streamsr.runtimes.float8 import encoded
 from streamsr.runtimes.onnx_graph import GraphBuilder, Weights, skip_kernel
+from streamsr.runtimes.tensorrt_plans import FORMS
 
 Samples = Literal["uint8", "float16", "float32"]
 """Of the pictures at both ends: grey levels, or [0, 1]."""
 
 OPSET = 19
-"""The first that quantises FP16."""
+"""The first that quantises FP16, and the first that has FP8."""
 
 IR_VERSION = 9
 EPSILON = 1e-5
 """Added to the variance by PyTorch's batch normalisation."""
 
 TYPES = {"uint8": TensorProto.UINT8, "float16": TensorProto.FLOAT16, "float32": TensorProto.FLOAT}
-SYMMETRIC = "int8-symmetric"
-"""What a manifest calls the INT8 form that TensorRT takes."""
-
 SYMMETRIC_PEAK = 127
 """The largest level of a symmetric INT8 activation: half of the 255 that other runtimes have behind a ReLU."""
+
+LEAST_STEP = 2.0**-14
+"""The smallest step of FP8 values: the smallest that FP16 holds with all its bits."""
+
+
+@dataclass(frozen=True)
+class Float8Layer:
+    """What the FP8 values of one layer stand for.
+
+    Attributes:
+        input_step: what 1.0 stands for in what it reads.
+        weight_steps: (outputs,) what 1.0 stands for in the weights of each output channel.
+    """
+
+    input_step: float
+    weight_steps: NDArray[np.float32]
 
 
 class HalfGraph(GraphBuilder):
@@ -62,6 +82,31 @@ class HalfGraph(GraphBuilder):
             inputs.append(self.constant(f"{name}_bias", bias, np.float16))
         side = weight.shape[-1]
         return self.node("Conv", inputs, name, kernel_shape=[side, side], pads=[side // 2] * 4)
+
+    def float8(self, name: str, values: Any) -> str:
+        """Add an FP8 constant, once, and return its name."""
+        packed = encoded(values)
+        kind = TensorProto.FLOAT8E4M3FN
+        self.constants.setdefault(name, helper.make_tensor(name, kind, packed.shape, packed.tobytes(), raw=True))
+        return name
+
+    def step(self, name: str, values: Any) -> tuple[str, NDArray[np.float16]]:
+        """Add what 1.0 in FP8 stands for, and return its name and its values as FP16 holds them."""
+        held = np.maximum(values, LEAST_STEP).astype(np.float16)
+        return self.constant(name, held, np.float16), held
+
+    def convolve_in_float8(
+        self, features: str, name: str, weight: NDArray[Any], bias: NDArray[Any], layer: Float8Layer, gain: float
+    ) -> str:
+        """Add a convolution whose input and weights are FP8, and return its output in FP16; ``gain`` is in both."""
+        zero, (step, _) = self.float8("zero8", 0.0), self.step(f"{name}_input_step", layer.input_step)
+        levels = self.node("QuantizeLinear", [features, step, zero], f"{name}_input_levels")
+        real = self.dequantised(levels, step, zero, f"{name}_input")
+        steps, held = self.step(f"{name}_weight_step", layer.weight_steps * gain)
+        codes = self.float8(f"{name}_weight_levels", weight / held.astype(np.float64).reshape(-1, 1, 1, 1))
+        zeros = self.float8(f"{name}_weight_zero", np.zeros(len(held)))
+        kernel = self.dequantised(codes, steps, zeros, f"{name}_weight", axis=0)
+        return self.convolution(real, kernel, name, bias=self.constant(f"{name}_bias", bias, np.float16))
 
     def first_samples(self) -> tuple[str, float]:
         """Return the picture in FP16 and what the first layer's weights must be multiplied by."""
@@ -102,32 +147,37 @@ def tensorrt_graph(engine: Engine, *, precision: str, samples: Samples) -> bytes
 
     Args:
         engine: a student or an SRGAN generator.
-        precision: ``fp16``; ``int8`` where the engine ships the symmetric form, which it does where that holds the bar.
+        precision: ``fp16``; ``fp8`` and ``int8`` where the engine ships such a form, which it does where that holds the
+            bar.
         samples: type of both ends.
 
     Raises:
         EngineError: there is no such network, or not in this precision.
         EngineTampered: the weights' hash is not the manifest's.
     """
-    if precision == "int8" and SYMMETRIC in engine.precisions and samples == "uint8":
-        return engine.read_file(SYMMETRIC)
+    form = FORMS.get(precision, "")
+    if form in engine.precisions and samples == "uint8":
+        return engine.read_file(form)
     if precision == "fp16" and engine.architecture == "student":
         return half_student(engine.weights(), scale=engine.scale, samples=samples)
     if precision == "fp16" and engine.architecture == "srgan":
         return half_srgan(engine.weights(), scale=engine.scale, num_blocks=engine.depth, samples=samples)
     raise EngineError(
-        f"{engine.name}: tensorrt runs students and srgan generators in fp16, and 8-bit samples in int8 where the "
-        f"engine ships a symmetric form; got {engine.architecture} in {precision} on {samples}; use --precision fp16"
+        f"{engine.name}: tensorrt runs students and srgan generators in fp16, and 8-bit samples in fp8 and int8 where "
+        f"the engine ships a form for it; got {engine.architecture} in {precision} on {samples}; use --precision fp16"
     )
 
 
-def half_student(weights: Weights, *, scale: int, samples: Samples) -> bytes:
-    """Return a student in FP16.
+def half_student(
+    weights: Weights, *, scale: int, samples: Samples, float8: Mapping[int, Float8Layer] = MappingProxyType({})
+) -> bytes:
+    """Return a student in FP16, some of its layers in FP8.
 
     Args:
         weights: ``layers.K.weight`` and ``layers.K.bias``, float32.
         scale: enlargement of each side.
         samples: type of both ends.
+        float8: by their numbers, from 1, the layers to run in FP8; layer 0 reads the picture and stays in FP16.
     """
     graph = HalfGraph(samples)
     features, unit = graph.first_samples()
@@ -136,8 +186,11 @@ def half_student(weights: Weights, *, scale: int, samples: Samples) -> bytes:
         last = index == num_layers - 1
         weight, bias = weights[f"layers.{index}.weight"], weights[f"layers.{index}.bias"]
         gain = 255.0 if last and samples == "uint8" else 1.0
-        weight = weight * (unit if index == 0 else 1.0) * gain
-        features = graph.convolve(features, f"conv{index}", weight, bias * gain)
+        weight, bias = weight * (unit if index == 0 else 1.0) * gain, bias * gain
+        if index in float8 and index:
+            features = graph.convolve_in_float8(features, f"conv{index}", weight, bias, float8[index], gain)
+        else:
+            features = graph.convolve(features, f"conv{index}", weight, bias)
         features = features if last else graph.node("Relu", [features], f"relu{index}")
     add_skip(graph, features, scale)
     return graph.half_model(weights["layers.0.weight"].shape[1])
@@ -168,7 +221,7 @@ def symmetric_student(quantised: bytes, *, scale: int, layers: Collection[int]) 
 
     TensorRT takes activations around zero only, of which a ReLU leaves 127 levels, and no 32-bit biases. That costs
     more than most students can spare in all layers at once, so those that lose least are chosen
-    (`streamsr.training.symmetric`).
+    (`streamsr.training.forms`).
 
     Args:
         quantised: from `streamsr.runtimes.onnx_graph.quantised_student`.

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from streamsr.engine import Engine
+from streamsr.errors import EngineError
 from streamsr.plans import BUILD_LIMIT_S, BuildProgress, Plan, PlanCache, PlanKey
 from streamsr.runtimes.nvidia import Gpu
 from streamsr.runtimes.tensorrt_library import Library
@@ -36,6 +37,12 @@ MOST_PATCHES = 2048
 
 MOST_ELEMENTS = (1 << 31) - 1
 """Elements of a tensor at most; TensorRT counts them in 32 bits."""
+
+FORMS = {"int8": "int8-symmetric", "fp8": "fp8"}
+"""Precisions that an engine must ship a form for, and what its manifest calls that form."""
+
+FLOAT8_CAPABILITY = 8.9
+"""GPUs from which there is FP8 (Ada)."""
 
 RECIPE = ("onnx_graph.py", "tensorrt_graph.py", "tensorrt_build.py", "tensorrt_export.py")
 """The rooms that decide what a plan computes: a plan that was made by another text of them is made again."""
@@ -102,11 +109,24 @@ def elements_per_pixel(engine: Engine) -> int:
     return max(engine.channels, engine.scale**2)
 
 
+def check_capability(precision: str, capability: str) -> None:
+    """Refuse a precision that GPUs of a compute capability have no units for.
+
+    Raises:
+        EngineError: they have none.
+    """
+    if precision == "fp8" and float(capability) < FLOAT8_CAPABILITY:
+        raise EngineError(
+            f"fp8: expected a GPU of compute capability {FLOAT8_CAPABILITY} or newer, got {capability}; "
+            "use --precision fp16"
+        )
+
+
 def plan_key(
     engine: Engine, *, precision: str, samples: str, shapes: ShapeRange, library: Library, gpu: Gpu
 ) -> PlanKey:
     """Return the key of a plan."""
-    weights = engine.precisions.get("int8-symmetric" if precision == "int8" else "fp32", "")
+    weights = engine.precisions.get(FORMS.get(precision, "fp32"), "")
     return PlanKey(
         engine=engine.name,
         weights_sha256=engine.files.get(weights, ""),
@@ -148,7 +168,7 @@ def obtain_plan(
 
     Args:
         engine: which network.
-        precision: ``fp16`` or ``int8``.
+        precision: ``fp16``, ``fp8`` or ``int8``.
         samples: type of the pictures at both ends.
         shapes: what it is to serve.
         library: what builds it and will run it.

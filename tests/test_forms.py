@@ -1,0 +1,199 @@
+"""Forms of eight bits for TensorRT: layers chosen by what they lose, offered only where the bar holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("PIL")
+
+from streamsr.engine import MANIFEST, Engine, read_engine
+from streamsr.errors import EngineError
+from streamsr.models.student import StudentSpec
+from streamsr.quality.fidelity import psnr_db
+from streamsr.runtimes.onnx_graph import float_student
+from streamsr.runtimes.tensorrt import check_precision
+from streamsr.runtimes.tensorrt_graph import tensorrt_graph
+from streamsr.runtimes.torch_cpu import load_network
+from streamsr.training import forms
+from streamsr.training.data import Pair
+from streamsr.training.float8_scales import best_steps, float8_layers
+from streamsr.training.forms import (
+    FLOAT8,
+    FORMS,
+    INT8_LOSS_DB,
+    SYMMETRIC,
+    Form,
+    Scene,
+    find_layers,
+    join_layers,
+    loss_by_set,
+    ship_form,
+)
+from tests.test_tensorrt import noisy, quantised, random_student, run_onnx
+
+FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+
+
+def test_the_least_harmful_layers_are_joined_as_long_as_the_bar_holds() -> None:
+    harm = {1: 0.02, 2: 0.001, 3: 0.2, 4: 0.015, 5: 0.03}
+    asked: list[tuple[int, ...]] = []
+
+    def loss_db(layers: tuple[int, ...]) -> float:
+        asked.append(layers)
+        return sum(harm[layer] for layer in layers)
+
+    assert join_layers(harm, loss_db) == [2, 4, 1]
+    assert (1, 2, 4, 5) in asked, "a layer that is too much is tried before it is left out"
+
+
+def test_no_layer_is_chosen_where_each_is_too_much() -> None:
+    assert join_layers(dict.fromkeys(range(1, 4), 0.06), lambda layers: 0.06 * len(layers)) == []
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """Return a student that ships an INT8 form."""
+    folder = tmp_path / "mini-x2"
+    form = quantised(random_student(folder, StudentSpec(16, 1, 2)))
+    (folder / "model.int8.onnx").write_bytes(form)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"]["model.int8.onnx"] = hashlib.sha256(form).hexdigest()
+    manifest["precisions"]["int8"] = "model.int8.onnx"
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    return read_engine(folder)
+
+
+def scenes(engine: Engine, *, truth: str) -> list[Scene]:
+    """Return pictures whose truth is what the float network makes of them, or noise that nothing reaches."""
+    low = noisy((1, 1, 24, 32))[0, 0]
+    exact = float_student(engine.weights(), scale=2, eight_bit=True)
+    high = run_onnx(exact, low[None, None])[0, 0]
+    if truth == "noise":
+        high = np.random.default_rng(0).integers(0, 256, high.shape, dtype=np.uint8)
+    return [("set", low, high, np.ones(high.shape, np.bool_))]
+
+
+@pytest.fixture
+def show(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Scene]], None]:
+    """Return what makes pictures those of every side of the data; scales come from the first."""
+
+    def put(pictures: list[Scene]) -> None:
+        pairs = [Pair(name, high, low) for name, low, high, _ in pictures]
+        monkeypatch.setattr(forms, "load_pairs", lambda data, split, scale, most_per_set=None: pairs)
+        monkeypatch.setattr(forms, "load_scenes", lambda data, scale, **options: pictures)
+
+    return put
+
+
+Show = Callable[[list[Scene]], None]
+
+
+@FORM
+def test_the_loss_is_measured_against_the_float_network(engine: Engine, form: Form, show: Show, tmp_path: Path) -> None:
+    for truth, least, most in (("exact", 1.0, np.inf), ("noise", -INT8_LOSS_DB, INT8_LOSS_DB)):
+        pictures = scenes(engine, truth=truth)
+        show(pictures)
+        lost = loss_by_set(engine, pictures, form.prepare(engine, tmp_path))((1, 2))
+        assert lost.keys() == {"set"}
+        assert least < lost["set"] <= most, "where the float network is without fault, rounding costs whole decibels"
+
+
+@FORM
+def test_a_form_that_holds_the_bar_is_shipped_and_can_be_loaded(
+    engine: Engine, form: Form, show: Show, tmp_path: Path
+) -> None:
+    assert engine.folder is not None
+    pictures = scenes(engine, truth="noise")
+    show(pictures)
+    found = ship_form(engine.folder, form, tmp_path)
+    assert str(found).endswith(": offered")
+    shipped = read_engine(engine.folder)
+    shipped.verify()
+    check_precision(shipped, form.precision)
+    low = pictures[0][1][None, None]
+    graph = tensorrt_graph(shipped, precision=form.precision, samples="uint8")
+    assert graph == found.content
+    exact = run_onnx(float_student(engine.weights(), scale=2, eight_bit=True), low)
+    assert psnr_db(run_onnx(graph, low)[0, 0], exact[0, 0]) > 24.0
+
+
+@FORM
+def test_a_form_that_no_longer_holds_the_bar_is_taken_away(
+    engine: Engine, form: Form, show: Show, tmp_path: Path
+) -> None:
+    assert engine.folder is not None
+    for truth, offered in (("noise", True), ("exact", False)):
+        show(scenes(engine, truth=truth))
+        found = ship_form(engine.folder, form, tmp_path)
+        assert (found.offered, found.content is not None) == (offered, offered)
+        assert (form.name in read_engine(engine.folder).precisions) is offered
+        assert (engine.folder / form.file).is_file() is offered
+    with pytest.raises(EngineError, match="not offered"):
+        check_precision(read_engine(engine.folder), form.precision)
+
+
+def test_what_loses_too_much_on_all_pictures_is_left_out_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Layers are chosen on some pictures; those that were joined last go where all pictures say otherwise."""
+
+    def measured(engine: Engine, scenes: list[Scene], made: object) -> Callable[[tuple[int, ...]], dict[str, float]]:
+        harm = {1: 0.02, 2: 0.01} if scenes == ["some"] else {1: 0.06, 2: 0.01}
+        return lambda layers: {"set": sum(harm[layer] for layer in layers)}
+
+    def load(data: Path, scale: int, most_per_set: int | None = None, **options: object) -> list[str]:
+        return ["some" if most_per_set else "all"]
+
+    monkeypatch.setattr(forms, "load_scenes", load)
+    monkeypatch.setattr(forms, "loss_by_set", measured)
+    found = find_layers(engine, SYMMETRIC, tmp_path)
+    assert (found.layers, found.offered, found.worst_db) == ((2,), True, 0.01)
+    assert found.alone_db == {1: 0.02, 2: 0.01}
+
+
+def test_an_engine_without_an_int8_form_is_refused(engine: Engine, tmp_path: Path) -> None:
+    assert engine.folder is not None
+    manifest = (engine.folder / MANIFEST).read_text()
+    (engine.folder / MANIFEST).write_text(manifest.replace('"int8":', '"else":'))
+    with pytest.raises(EngineError, match="quantise it first"):
+        ship_form(engine.folder, SYMMETRIC, tmp_path)
+
+
+def test_fp8_takes_layers_whose_channels_come_in_sixteens(tmp_path: Path) -> None:
+    for scale, expected in ((2, [1, 2]), (4, [1, 2, 3])):
+        assert FLOAT8.layers_of(random_student(tmp_path / f"x{scale}", StudentSpec(32, 2, scale))) == expected
+    assert FLOAT8.layers_of(random_student(tmp_path / "narrow", StudentSpec(24, 2, 4))) == []
+
+
+def test_robust_weights_are_judged_on_degraded_pictures_too(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engine.folder is not None
+    assert not forms.is_robust(engine)
+    (engine.folder / "train.toml").write_text('degradation = "robust"\n')
+    assert forms.is_robust(engine)
+    high = noisy((1, 1, 64, 64))[0, 0]
+    pairs = [Pair("set", high, high[::2, ::2].copy(), file=f"{number}.png") for number in range(3)]
+    monkeypatch.setattr(forms, "load_pairs", lambda data, split, scale, most_per_set=None: pairs[:most_per_set])
+    names = [scene[0] for scene in forms.load_scenes(Path(), 2, most_per_set=2, degrades=True)]
+    assert names == ["set", "set", "set, degraded", "set, degraded"]
+
+
+def test_scales_of_fp8_are_those_of_least_error(engine: Engine) -> None:
+    from streamsr.runtimes.float8 import rounded
+
+    rows = np.random.default_rng(1).normal(0, [[0.01], [3.0]], (2, 500)).astype(np.float32)
+    steps = best_steps(rows).astype(np.float64)[:, None]
+    error = np.square(rounded(rows / steps) * steps - rows).sum(axis=1)
+    for factor in (0.25, 0.7, 1.1, 1.4, 64.0):
+        other = steps * factor
+        assert (error <= np.square(rounded(rows / other) * other - rows).sum(axis=1) * 1.02).all()
+    network = load_network(engine)
+    layers = float8_layers(network, [noisy((1, 1, 40, 40))[0, 0]])  # type: ignore[arg-type]
+    assert {number: layer.weight_steps.shape for number, layer in layers.items()} == {1: (16,), 2: (4,)}
+    assert all(layer.input_step > 0 for layer in layers.values())
