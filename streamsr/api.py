@@ -36,7 +36,7 @@ class Upscaler:
         runtime: ``auto`` takes the fastest that is here; ``openvino``, ``torch`` and ``onnxruntime`` run on the
             processor, ``cuda``, ``tensorrt`` and ``fused`` on an NVIDIA GPU. Where a GPU fails, pictures go on on the
             processor, and a warning is logged.
-        precision: ``auto``, ``fp32``, ``fp16`` (GPU), ``bf16`` or ``int8``.
+        precision: ``auto``, ``fp32``, ``fp16`` (GPU), ``bf16``, ``fp8`` (TensorRT) or ``int8``.
         threads: CPU threads; None takes all cores.
         consistency: project what the generator made, so that brought down again it gives the picture back.
 
@@ -57,7 +57,7 @@ class Upscaler:
         engine: str = DEFAULT_ENGINE,
         *,
         runtime: Literal["auto", "openvino", "torch", "onnxruntime", "cuda", "tensorrt", "fused"] = "auto",
-        precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto",
+        precision: Literal["auto", "fp32", "fp16", "bf16", "fp8", "int8"] = "auto",
         threads: int | None = None,
         consistency: bool = True,
     ) -> None:

@@ -56,7 +56,7 @@ def verify(names: Annotated[list[str] | None, typer.Argument(metavar="[ENGINE...
 def build(
     names: Annotated[list[str], typer.Argument(metavar="ENGINE...", help="fast-x2, tiny-x2, ... or folders.")],
     size: Annotated[str, typer.Option(help="Size of the frames that will come, WIDTHxHEIGHT.")] = "1920x1080",
-    precision: Annotated[str, typer.Option(help="fp16 or int8.")] = "fp16",
+    precision: Annotated[str, typer.Option(help="fp16, fp8 or int8.")] = "fp16",
     library: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = "auto",
     limit: Annotated[float, typer.Option(min=1, help="Seconds that one plan may take.")] = BUILD_LIMIT_S,
 ) -> None:
@@ -106,7 +106,7 @@ def built_plans(
     from streamsr.runtimes.nvidia import gpu_of_torch
     from streamsr.runtimes.tensorrt import check_precision
     from streamsr.runtimes.tensorrt_library import MODULES, find_library
-    from streamsr.runtimes.tensorrt_plans import frame_range, obtain_plan, patch_range
+    from streamsr.runtimes.tensorrt_plans import check_capability, frame_range, obtain_plan, patch_range
 
     if library not in ("auto", *MODULES):
         raise UsageError(f"--library: expected auto, {' or '.join(MODULES)}, got {library!r}")
@@ -119,6 +119,7 @@ def built_plans(
     gpu = gpu_of_torch(device)
     if refused := found.refuse_gpu(gpu.capability):
         raise EngineError(f"{refused} ({gpu.name}): no plan is built; use --runtime cuda")
+    check_capability(precision, gpu.capability)
     for shapes in (patch_range(engine), frame_range(engine, width, height)):
         yield obtain_plan(
             engine,

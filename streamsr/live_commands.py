@@ -38,7 +38,7 @@ def live(
     model: Annotated[str, typer.Option("-m", "--model", help="The best rung of the ladder.")] = DEFAULT_ENGINE,
     lighter: Annotated[str | None, typer.Option(help="Engines below it, as tiny-x2,...; none for bicubic.")] = None,
     runtime: Annotated[str, typer.Option(help="auto, openvino, cuda, tensorrt, fused, torch or onnxruntime.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, int8, fp16, bf16 or fp32.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, int8, fp8, fp16, bf16 or fp32.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a generator; all cores.")] = None,
     gpus: OneGpu = "1",
     view: Annotated[str, typer.Option(help="window, web or none.")] = "window",

@@ -11,7 +11,7 @@ from streamsr.config import GeneratorSettings, ReadSettings, UpscaleSettings
 
 Model = Annotated[str, typer.Option("-m", "--model", help="Engine: fast-x2, tiny-x2, bicubic-x2, ... or a folder.")]
 Runtime = Annotated[str, typer.Option(help="auto, openvino, cuda, tensorrt, fused, torch or onnxruntime.")]
-Precision = Annotated[str, typer.Option(help="auto, int8, fp16, bf16 or fp32.")]
+Precision = Annotated[str, typer.Option(help="auto, int8, fp8, fp16, bf16 or fp32.")]
 Gpus = Annotated[str, typer.Option(metavar="N", help="GPUs that share the frames of a recording, or all.")]
 OneGpu = Annotated[str, typer.Option("--gpus", hidden=True)]
 Launch = Annotated[str, typer.Option(help="auto (measured once), frame or patch.")]

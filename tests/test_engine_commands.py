@@ -157,7 +157,8 @@ def test_what_cannot_be_is_2(
     ("arguments", "words"),
     [
         (("build", "no-such-engine"), "no-such-engine"),
-        (("build", "fast-x2", "--precision", "bf16"), "fp16 or int8"),
+        (("build", "fast-x2", "--precision", "bf16"), "fp16, fp8 or int8"),
+        (("build", "srgan-x2", "--precision", "fp8"), "expected an FP8 form"),
         (("build", "fast-x2"), "tensorrt: not installed"),
     ],
 )
