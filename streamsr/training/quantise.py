@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -60,11 +61,7 @@ def int8_form(student: Student, data: Path, *, degrades: bool = False, steps: in
     shown = load_pairs(data, "train", scale, most_per_set=CALIBRATION_FRAMES)
     shown = degraded(shown, scale) if degrades else shown
     rounded = RoundedStudent(*spread(student, [pair.lr for pair in shown]))
-    bank = FrameBank(load_pairs(data, "train", scale, most_per_set=200), scale=scale, device=torch.device("cpu"))
-    torch.manual_seed(7)
-    patch_px = min(48, bank.smallest_px)
-    sampler = CropSampler(bank, patch_px=patch_px, batch=8, degrade=robust if degrades else None)
-    tune(rounded, iter(sampler), steps=TUNING_STEPS if steps is None else steps)
+    tune(rounded, tuning_crops(data, scale, degrades=degrades), steps=TUNING_STEPS if steps is None else steps)
     scales = rounded.scales()
     return quantised_student(
         arrays(rounded.student),
@@ -72,6 +69,14 @@ def int8_form(student: Student, data: Path, *, degrades: bool = False, steps: in
         activation_clips=scales.activation_clips,
         weight_scales=scales.weight_scales,
     )
+
+
+def tuning_crops(data: Path, scale: int, *, degrades: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return batches of training crops, low and high resolution, the same ones each time."""
+    bank = FrameBank(load_pairs(data, "train", scale, most_per_set=200), scale=scale, device=torch.device("cpu"))
+    torch.manual_seed(7)
+    patch_px = min(48, bank.smallest_px)
+    return iter(CropSampler(bank, patch_px=patch_px, batch=8, degrade=robust if degrades else None))
 
 
 def arrays(network: nn.Module) -> dict[str, NDArray[np.float32]]:
@@ -230,12 +235,26 @@ class RoundedStudent(nn.Module):
         nearest = (weight / steps).round().clamp(-127, 127) * steps
         return weight + (nearest - weight).detach()
 
+    def groups(self, rate: float) -> list[dict[str, Any]]:
+        """Return weights and clips; clips take a tenth of their size a thousand times slower."""
+        return [{"params": self.student.parameters(), "lr": rate}, {"params": [self.clips], "lr": rate * 10}]
+
     def scales(self) -> Scales:
         """Return the present scales."""
         return Scales(tuple(float(clip) for clip in self.clips.detach()), tuple(steps.numpy() for steps in self.steps))
 
 
-def tune(rounded: RoundedStudent, batches: Iterator[tuple[Tensor, Tensor]], *, steps: int, rate: float = 5e-5) -> None:
+class Rounded(Protocol):
+    """A network under rounding."""
+
+    def __call__(self, luma: Tensor) -> Tensor:
+        """Enlarge luma as the rounded network does, with gradients."""
+
+    def groups(self, rate: float) -> list[dict[str, Any]]:
+        """Return what is trained, each part with its first rate."""
+
+
+def tune(rounded: Rounded, batches: Iterator[tuple[Tensor, Tensor]], *, steps: int, rate: float = 5e-5) -> None:
     """Train the weights under rounding towards the truth; the rate falls linearly to zero.
 
     The loss is `streamsr.training.losses.log_squared`.
@@ -244,11 +263,9 @@ def tune(rounded: RoundedStudent, batches: Iterator[tuple[Tensor, Tensor]], *, s
         rounded: the network; changed in place.
         batches: (low, high) resolution crops, see `streamsr.training.data.CropSampler`.
         steps: optimiser steps.
-        rate: Adam's first rate for the weights; clips take a tenth of their size a thousand times slower.
+        rate: Adam's first rate for the weights.
     """
-    optimiser = torch.optim.Adam(
-        [{"params": rounded.student.parameters(), "lr": rate}, {"params": [rounded.clips], "lr": rate * 10}]
-    )
+    optimiser = torch.optim.Adam(rounded.groups(rate))
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, steps)
     for _, (low, high) in zip(range(steps), batches, strict=False):
         optimiser.zero_grad()
