@@ -219,6 +219,25 @@ def fused_table() -> str:
     )
 
 
+def forms_table() -> str:
+    """Return what TensorRT's forms of eight bits lose, those that are offered and those that are not."""
+    path = RESULTS / "tensorrt_forms.json"
+    if not path.is_file():
+        return ""
+    rows = []
+    for row in load(path)["rows"]:
+        names = [f"`{row['engine']}`", row["form"]]
+        if "layers" not in row:
+            rows.append([*names, "", "", "", row["why"]])
+            continue
+        layers = f"{len(row['layers'])} of {row['of']}{', tuned' * row['tuned']}"
+        sides = (row["val_db"], row.get("test_db", {}))
+        worst = [max(losses.items(), key=lambda pair: pair[1], default=None) for losses in sides]
+        figures = [f"{found[1]:.3f} {found[0]}" if found else "" for found in worst]
+        rows.append([*names, layers, *figures, "yes" if row["offered"] else "no"])
+    return markdown(["student", "form", "layers", "validation, dB lost", "test, dB lost", "offered"], rows)
+
+
 def live_line() -> str:
     """Return the machine that the live figures were measured on."""
     path = RESULTS / "live.json"
@@ -348,6 +367,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "pipeline": pipeline_table,
     "fused-machine": fused_line,
     "fused": fused_table,
+    "tensorrt-forms": forms_table,
     "live-machine": live_line,
     "live": live_table,
     "batch-machine": batch_line,
