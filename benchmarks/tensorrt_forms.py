@@ -21,7 +21,8 @@ import torch
 from benchmarks.card import ROOT, machine_card
 from benchmarks.tables import dense, load
 from streamsr.engine import MANIFEST, Engine, read_engine
-from streamsr.training.forms import FORMS, Finding, Form, find_layers, load_scenes, loss_by_set, write_form
+from streamsr.training.eight_bits import FORMS, Form
+from streamsr.training.forms import Finding, find_layers, load_scenes, loss_by_set, write_form
 
 RESULT = ROOT / "benchmarks" / "results" / "tensorrt_forms.json"
 
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = p
                 continue
             row, found = row_of(read_engine(folder), form, options.data)
             if options.ship:
-                write_form(folder, form, found.content if found else None)
+                write_form(folder, form, found)
             old = load(options.json)["rows"] if options.json.is_file() else []
             result = {"question": "tensorrt_forms", "card": machine_card(), "rows": merged(old, [row])}
             options.json.write_bytes(dense(result))

@@ -22,23 +22,12 @@ from streamsr.runtimes.onnx_graph import float_student
 from streamsr.runtimes.tensorrt import check_precision
 from streamsr.runtimes.tensorrt_graph import half_student, tensorrt_graph
 from streamsr.runtimes.torch_cpu import load_network
-from streamsr.training import forms
+from streamsr.training import eight_bits, forms
 from streamsr.training.data import Pair
+from streamsr.training.eight_bits import FLOAT8, FORMS, SYMMETRIC, Form, Makers, is_robust
 from streamsr.training.float8_scales import best_steps, float8_layers
 from streamsr.training.float8_tuning import Float8Student
-from streamsr.training.forms import (
-    FLOAT8,
-    FORMS,
-    INT8_LOSS_DB,
-    SYMMETRIC,
-    Form,
-    Makers,
-    Scene,
-    find_layers,
-    join_layers,
-    loss_by_set,
-    ship_form,
-)
+from streamsr.training.forms import INT8_LOSS_DB, Scene, find_layers, join_layers, loss_by_set, ship_form
 from streamsr.training.losses import log_squared
 from streamsr.training.quantise import tune
 from tests.test_tensorrt import noisy, quantised, random_student, run_onnx
@@ -91,7 +80,7 @@ def show(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Scene]], None]:
 
     def put(pictures: list[Scene]) -> None:
         pairs = [Pair(name, high, low) for name, low, high, _ in pictures]
-        monkeypatch.setattr(forms, "load_pairs", lambda data, split, scale, most_per_set=None: pairs)
+        monkeypatch.setattr(eight_bits, "load_pairs", lambda data, split, scale, most_per_set=None: pairs)
         monkeypatch.setattr(forms, "load_scenes", lambda data, scale, **options: pictures)
 
     return put
@@ -115,10 +104,19 @@ def test_a_form_that_holds_the_bar_is_shipped_and_can_be_loaded(
     engine: Engine, form: Form, show: Show, tmp_path: Path
 ) -> None:
     assert engine.folder is not None
+    (engine.folder / "card.md").write_text("# mini-x2\n\n**Quality.** Good.\n\n**Limits.** None.\n")
     pictures = scenes(engine, truth="noise")
     show(pictures)
     found = ship_form(engine.folder, form, tmp_path)
     assert str(found).endswith(": offered")
+    first = (engine.folder / "card.md").read_text()
+    assert f"# mini-x2\n\n**{form.title} for TensorRT.** Layers 1" in first
+    assert first.endswith(" dB on a validation set.\n\n**Quality.** Good.\n\n**Limits.** None.\n")
+    ship_form(engine.folder, form, tmp_path)
+    assert (engine.folder / "card.md").read_text() == first, "told once"
+    forms.write_form(engine.folder, form, None)
+    assert (engine.folder / "card.md").read_text() == "# mini-x2\n\n**Quality.** Good.\n\n**Limits.** None.\n"
+    found = ship_form(engine.folder, form, tmp_path)
     shipped = read_engine(engine.folder)
     shipped.verify()
     check_precision(shipped, form.precision)
@@ -134,7 +132,7 @@ def test_a_form_that_no_longer_holds_the_bar_is_taken_away(
     engine: Engine, form: Form, show: Show, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert engine.folder is not None
-    monkeypatch.setattr(forms, "tuning_crops", lambda data, scale, *, degrades: iter([]))
+    monkeypatch.setattr(eight_bits, "tuning_crops", lambda data, scale, *, degrades: iter([]))
     for truth, offered in (("noise", True), ("exact", False)):
         show(scenes(engine, truth=truth))
         found = ship_form(engine.folder, form, tmp_path)
@@ -243,9 +241,9 @@ def test_fp8_takes_layers_whose_channels_come_in_sixteens(tmp_path: Path) -> Non
 
 def test_robust_weights_are_judged_on_degraded_pictures_too(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine.folder is not None
-    assert not forms.is_robust(engine)
+    assert not is_robust(engine)
     (engine.folder / "train.toml").write_text('degradation = "robust"\n')
-    assert forms.is_robust(engine)
+    assert is_robust(engine)
     high = noisy((1, 1, 64, 64))[0, 0]
     pairs = [Pair("set", high, high[::2, ::2].copy(), file=f"{number}.png") for number in range(3)]
     monkeypatch.setattr(forms, "load_pairs", lambda data, split, scale, most_per_set=None: pairs[:most_per_set])

@@ -109,6 +109,15 @@ def with_int8(text: str) -> str:
     return before + INT8 + "\n\n" + rest.partition("\n\n")[2]
 
 
+def with_form(text: str, title: str, told: str) -> str:
+    """Return a card that speaks of a form for TensorRT, in front of its quality; of none where nothing is told."""
+    named = f"**{title} for TensorRT.**"
+    before, found, rest = text.partition(named)
+    text = before + rest.partition("\n\n")[2] if found else text
+    before, quality_named, rest = text.partition("**Quality.**")
+    return f"{before}{named} {told}\n\n{quality_named}{rest}" if told else text
+
+
 def architecture(manifest: dict[str, Any]) -> str:
     """Return what the network is made of."""
     channels, depth, scale = manifest["channels"], manifest["depth"], manifest["scale"]

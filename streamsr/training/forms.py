@@ -23,84 +23,27 @@ from numpy.typing import NDArray
 
 from streamsr.engine import MANIFEST, Engine, read_engine
 from streamsr.errors import EngineError
-from streamsr.models.student import Student, StudentSpec
 from streamsr.quality.fidelity import psnr_db
-from streamsr.runtimes.onnx_graph import Weights, float_student
-from streamsr.runtimes.tensorrt_graph import half_student, symmetric_student
-from streamsr.runtimes.tensorrt_plans import FORMS as NAMES
-from streamsr.runtimes.torch_cpu import load_network
+from streamsr.runtimes.onnx_graph import float_student
+from streamsr.training.card import with_form
 from streamsr.training.data import Pair, field_masks, load_pairs
 from streamsr.training.degrade import degraded
-from streamsr.training.float8_scales import float8_layers
-from streamsr.training.float8_tuning import Float8Student
-from streamsr.training.quantise import (
-    CALIBRATION_FRAMES,
-    INT8_LOSS_DB,
-    TUNING_STEPS,
-    arrays,
-    tune,
-    tuning_crops,
-)
-from streamsr.training.ship import JUDGED_FRAMES, ROBUST_LINE
+from streamsr.training.eight_bits import FORMS, Form, behind_the_first, is_robust
+from streamsr.training.quantise import INT8_LOSS_DB
+from streamsr.training.ship import JUDGED_FRAMES
 
 Luma = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Scene = tuple[str, Luma, Luma, Mask]
 """Name of the set, low resolution, truth, field of view."""
 
-Make = Callable[[Sequence[int]], bytes]
-"""Makes the ONNX of a form with some layers, given by their numbers, in eight bits."""
+CARD = "card.md"
 
 LEAST_PART = 0.5
 """Of the layers behind the first."""
 
 TRIED_EACH = 6
 """Validation pictures of each set on which layers are chosen; the result is then measured on all."""
-
-SIXTEENS = 16
-"""FP8 convolutions of TensorRT take channels in sixteens on both sides; others run in FP16, and only lose."""
-
-
-@dataclass(frozen=True)
-class Makers:
-    """What makes a form of one engine.
-
-    Attributes:
-        plain: of its weights as they are.
-        tuned: of weights that were tuned with the same layers rounded; None where there is no tuning.
-    """
-
-    plain: Make
-    tuned: Make | None = None
-
-
-@dataclass(frozen=True)
-class Form:
-    """One way of running some layers of a student in eight bits.
-
-    Attributes:
-        precision: that users ask for.
-        title: for people.
-        needs: a precision that an engine must ship for it.
-        layers_of: the layers of an engine that may be chosen.
-        prepare: given an engine and the data, returns what makes the form of it.
-    """
-
-    precision: str
-    title: str
-    needs: str
-    layers_of: Callable[[Engine], Sequence[int]]
-    prepare: Callable[[Engine, Path], Makers]
-
-    @property
-    def name(self) -> str:
-        """What a manifest calls it."""
-        return NAMES[self.precision]
-
-    @property
-    def file(self) -> str:
-        """Name of its file in an engine's folder."""
-        return f"model.{self.name}.onnx"
 
 
 @dataclass(frozen=True)
@@ -130,6 +73,18 @@ class Finding:
     content: bytes | None
 
     @property
+    def told(self) -> str:
+        """What an engine's card says of it; nothing where it is not offered."""
+        if not self.offered:
+            return ""
+        tuned = ", the weights tuned on training crops with these layers rounded" if self.tuned else ""
+        return (
+            f"Layers {', '.join(map(str, self.layers))} of {self.num_layers} behind the first in eight bits, one scale "
+            f"for what a layer reads and one a channel for its weights, the others in FP16{tuned}; loses at most "
+            f"{max(self.worst_db, 0.0):.3f} dB on a validation set."
+        )
+
+    @property
     def worst_db(self) -> float:
         """What the chosen layers lose on the worst set."""
         return max(self.loss_db.values(), default=0.0)
@@ -140,59 +95,6 @@ class Finding:
             f"{self.engine}: layers {self.layers} of {self.num_layers} in {self.form}{', tuned,' * self.tuned} lose "
             f"{self.worst_db:.3f} dB: {verdict}"
         )
-
-
-def prepare_symmetric(engine: Engine, data: Path) -> Makers:
-    """Return what makes symmetric INT8 of the INT8 form that an engine ships."""
-    quantised = engine.read_file("int8")
-    return Makers(lambda layers: symmetric_student(quantised, scale=engine.scale, layers=layers))
-
-
-def prepare_float8(engine: Engine, data: Path) -> Makers:
-    """Return what makes FP8 of an engine's float weights, its scales from training frames."""
-    shown = load_pairs(data, "train", engine.scale, most_per_set=CALIBRATION_FRAMES)
-    frames = [pair.lr for pair in (degraded(shown, engine.scale) if is_robust(engine) else shown)]
-    network = load_network(engine)
-    assert isinstance(network, Student)
-    scales = float8_layers(network, frames)
-
-    def plain(layers: Sequence[int]) -> bytes:
-        return of(engine.weights(), layers)
-
-    def of(weights: Weights, layers: Sequence[int]) -> bytes:
-        chosen = {layer: scales[layer] for layer in layers}
-        return half_student(weights, scale=engine.scale, samples="uint8", float8=chosen)
-
-    def tuned(layers: Sequence[int]) -> bytes:
-        rounded = Float8Student(network, {layer: scales[layer] for layer in layers})
-        crops = tuning_crops(data, engine.scale, degrades=is_robust(engine))
-        tune(rounded, ((low, network(low).detach()) for low, _ in crops), steps=TUNING_STEPS)
-        return of(arrays(rounded.student), layers)
-
-    return Makers(plain, tuned)
-
-
-def behind_the_first(engine: Engine) -> Sequence[int]:
-    """Return the layers of a student that read activations."""
-    return range(1, engine.depth + 2)
-
-
-def in_sixteens(engine: Engine) -> Sequence[int]:
-    """Return those of them whose channels come in sixteens: at x2 all but the last."""
-    spec = StudentSpec(engine.channels, engine.depth, engine.scale)
-    ends = [spec.channels] * engine.depth + [spec.scale**2]
-    return [layer for layer, outputs in enumerate(ends, 1) if spec.channels % SIXTEENS == outputs % SIXTEENS == 0]
-
-
-SYMMETRIC = Form("int8", "INT8, symmetric", "int8", behind_the_first, prepare_symmetric)
-FLOAT8 = Form("fp8", "FP8", "fp32", in_sixteens, prepare_float8)
-FORMS = (SYMMETRIC, FLOAT8)
-
-
-def is_robust(engine: Engine) -> bool:
-    """Whether an engine was taught degraded input."""
-    settings = engine.folder / "train.toml" if engine.folder else None
-    return settings is not None and settings.is_file() and ROBUST_LINE in settings.read_text(encoding="utf-8")
 
 
 def join_layers(alone_db: Mapping[int, float], loss_db: Callable[[tuple[int, ...]], float]) -> list[int]:
@@ -310,12 +212,13 @@ def ship_form(folder: Path, form: Form, data: Path) -> Finding:
         EngineError: the engine is no student, or ships not what the form is made of.
     """
     found = find_layers(read_engine(folder), form, data)
-    write_form(folder, form, found.content)
+    write_form(folder, form, found)
     return found
 
 
-def write_form(folder: Path, form: Form, content: bytes | None) -> None:
-    """Put a form into an engine's folder and manifest, or take it out of both; the manifest is replaced last."""
+def write_form(folder: Path, form: Form, found: Finding | None) -> None:
+    """Put a form into an engine's folder, card and manifest, or take it out of all; the manifest is replaced last."""
+    content = found.content if found else None
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     manifest["files"].pop(form.file, None)
     manifest["precisions"].pop(form.name, None)
@@ -323,6 +226,9 @@ def write_form(folder: Path, form: Form, content: bytes | None) -> None:
         replace(folder / form.file, content)
         manifest["files"][form.file] = hashlib.sha256(content).hexdigest()
         manifest["precisions"][form.name] = form.file
+    if (folder / CARD).is_file():
+        text = (folder / CARD).read_text(encoding="utf-8")
+        replace(folder / CARD, with_form(text, form.title, found.told if found else "").encode())
     replace(folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
     if content is None:
         (folder / form.file).unlink(missing_ok=True)
