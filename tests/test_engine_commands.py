@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -174,6 +175,20 @@ def test_what_is_missing_is_4_in_one_line(
     assert run(*arguments) == EngineError.exit_code
     assert words in one_line(capsys.readouterr().err)
     probe.cache_clear()
+
+
+def test_build_for_a_gpu_without_fp8_is_4(
+    cache: PlanCache, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = Gpu("NVIDIA GeForce RTX 3090", "8.6", "580.20")
+    library = SimpleNamespace(refuse_gpu=lambda capability: "")
+    monkeypatch.setattr("streamsr.runtimes.tensorrt.check_precision", lambda engine, precision: None)
+    monkeypatch.setattr("streamsr.runtimes.tensorrt_library.find_library", lambda name: library)
+    monkeypatch.setattr("streamsr.runtimes.gpu_faults.check_gpu", lambda device: None)
+    monkeypatch.setattr("streamsr.runtimes.nvidia.gpu_of_torch", lambda device: gpu)
+    assert run("build", "fast-x2", "--precision", "fp8") == EngineError.exit_code
+    line = one_line(capsys.readouterr().err)
+    assert "compute capability 8.9 or newer, got 8.6; use --precision fp16" in line
 
 
 @pytest.mark.needs_tensorrt

@@ -1080,6 +1080,16 @@ def test_gpus_without_fp8_are_refused_before_anything_is_built(eight: Engine, tm
         check_capability("fp16", capability)
 
 
+def test_a_generator_in_fp8_is_refused_on_an_older_gpu(eight: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    ampere = Gpu("NVIDIA GeForce RTX 3090", "8.6", "580.20")
+    monkeypatch.setattr("streamsr.runtimes.tensorrt.gpu_of_torch", lambda device: ampere)
+    library = Library("tensorrt", fake_module())
+    with pytest.raises(EngineError) as caught:
+        TensorRTGenerator(eight, precision="fp8", device="cpu", library=library)
+    assert_exit_4(caught, "compute capability 8.9 or newer, got 8.6", "--precision fp16")
+    assert TensorRTGenerator(eight, precision="fp16", device="cpu", library=library).precision == "fp16"
+
+
 def test_a_generator_in_fp8_runs_the_shipped_form(eight: Engine) -> None:
     pictures = noisy((2, 1, 20, 24))
     library, asked = Library("tensorrt", fake_module()), []
