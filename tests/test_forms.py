@@ -14,7 +14,7 @@ import torch
 pytest.importorskip("onnxruntime")
 pytest.importorskip("PIL")
 
-from streamsr.engine import MANIFEST, Engine, read_engine
+from streamsr.engine import MANIFEST, Engine, list_engines, read_engine
 from streamsr.errors import EngineError
 from streamsr.models.student import StudentSpec
 from streamsr.quality.fidelity import psnr_db
@@ -31,6 +31,8 @@ from streamsr.training.forms import INT8_LOSS_DB, Scene, find_layers, join_layer
 from streamsr.training.losses import log_squared
 from streamsr.training.quantise import tune
 from tests.test_tensorrt import noisy, quantised, random_student, run_onnx
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 
@@ -265,3 +267,15 @@ def test_scales_of_fp8_are_those_of_least_error(engine: Engine) -> None:
     layers = float8_layers(network, [noisy((1, 1, 40, 40))[0, 0]])  # type: ignore[arg-type]
     assert {number: layer.weight_steps.shape for number, layer in layers.items()} == {1: (16,), 2: (4,)}
     assert all(layer.input_step > 0 for layer in layers.values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the validation pictures")
+@pytest.mark.parametrize("engine", list_engines(), ids=lambda engine: engine.name)
+def test_a_shipped_form_loses_at_most_its_share_on_validation_pictures(engine: Engine) -> None:
+    shipped = [form for form in FORMS if form.name in engine.precisions]
+    if not shipped:
+        pytest.skip("ships none")
+    lost = loss_by_set(engine, forms.load_scenes(DATA, engine.scale, most_per_set=6))
+    for form in shipped:
+        assert np.mean(list(lost(engine.read_file(form.name)).values())) <= INT8_LOSS_DB

@@ -1139,6 +1139,7 @@ def test_fp8_leads_to_tensorrt_or_to_a_line_that_says_why(
     monkeypatch.setattr(
         runtimes, "_make", lambda engine, runtime, precision, threads: made.append((runtime, precision))
     )
+    monkeypatch.setattr(runtimes, "gpu_runs_torch", lambda: True)
     for runtime in ("auto", "tensorrt"):
         load_generator(eight, GeneratorSettings(runtime=runtime, precision="fp8"))  # type: ignore[arg-type]
     assert made == [("tensorrt", "fp8")] * 2
@@ -1147,8 +1148,12 @@ def test_fp8_leads_to_tensorrt_or_to_a_line_that_says_why(
     assert_exit_4(caught, "fp8 expects 8-bit samples, got 10-bit", "--precision fp16")
     monkeypatch.undo()
     with pytest.raises(EngineError) as caught:
-        load_generator(mini, GeneratorSettings(precision="fp8"))
+        load_generator(mini, GeneratorSettings(runtime="tensorrt", precision="fp8"))
     assert_exit_4(caught, "FP8 form", "--precision fp16")
+    monkeypatch.setattr(runtimes, "gpu_runs_torch", lambda: False)
+    with pytest.raises(EngineError) as caught:
+        load_generator(eight, GeneratorSettings(precision="fp8"))
+    assert_exit_4(caught, "fp8 runs in tensorrt on an NVIDIA GPU", "--precision auto")
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime", "torch", "fused"])

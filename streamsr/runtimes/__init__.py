@@ -45,6 +45,11 @@ def load_generator(engine: Engine, settings: GeneratorSettings, *, bit_depth: in
         return BicubicGenerator(engine.scale)
     runtime: str = settings.runtime
     if runtime == "auto" and settings.precision == "fp8":
+        if not gpu_runs_torch():
+            raise EngineError(
+                f"{engine.name}: fp8 runs in tensorrt on an NVIDIA GPU, got none that torch can use; "
+                "use --precision auto"
+            )
         runtime = "tensorrt"
     if runtime == "auto":
         if settings.precision != "int8" and gpu_runs_torch():
