@@ -35,6 +35,7 @@ from streamsr.runtimes.tensorrt import TensorRTGenerator
 from streamsr.runtimes.tensorrt_library import Library, find_library, probe
 from streamsr.runtimes.tensorrt_network import ALIGNMENT
 from streamsr.runtimes.tensorrt_plans import (
+    FORMS,
     FRAME_SIZES,
     MOST_ELEMENTS,
     ShapeRange,
@@ -1118,16 +1119,23 @@ def test_a_plan_in_fp8_is_built_in_a_process_of_its_own(library: Library, eight:
     assert "compute capability 8.9" in str(caught.value)
 
 
+SHIPPED = [
+    pytest.param(engine, precision, id=f"{engine.name}-{precision}")
+    for engine in list_engines()
+    for precision, form in FORMS.items()
+    if form in engine.precisions
+]
+
+
 @pytest.mark.needs_tensorrt
-@pytest.mark.parametrize(
-    "engine", [each for each in list_engines() if "fp8" in each.precisions], ids=lambda engine: engine.name
-)
-def test_every_shipped_fp8_form_is_built_whole(library: Library, engine: Engine) -> None:
+@pytest.mark.parametrize(("engine", "precision"), SHIPPED)
+def test_every_shipped_form_is_built_whole(library: Library, engine: Engine, precision: str) -> None:
     from streamsr.runtimes.tensorrt_build import build
 
-    options: dict[str, Any] = {"precision": "fp8", "samples": "uint8", "library": library}
+    capabilities = ("8.9", "12.0") if precision == "fp8" else CAPABILITIES
+    options: dict[str, Any] = {"precision": precision, "samples": "uint8", "library": library}
     for shapes in (patch_range(engine), frame_range(engine, 1920, 1080)):
-        assert b"fp8" in build(engine, shapes=shapes, capabilities=("8.9", "12.0"), **options)
+        assert precision.encode() in build(engine, shapes=shapes, capabilities=capabilities, **options)
 
 
 def test_fp8_leads_to_tensorrt_or_to_a_line_that_says_why(
