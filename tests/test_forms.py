@@ -16,11 +16,11 @@ pytest.importorskip("PIL")
 
 from streamsr.engine import MANIFEST, Engine, list_engines, read_engine
 from streamsr.errors import EngineError
-from streamsr.models.student import StudentSpec
+from streamsr.models.student import Student, StudentSpec
 from streamsr.quality.fidelity import psnr_db
-from streamsr.runtimes.onnx_graph import float_student
+from streamsr.runtimes.onnx_graph import float_student, quantised_student
 from streamsr.runtimes.tensorrt import check_precision
-from streamsr.runtimes.tensorrt_graph import half_student, tensorrt_graph
+from streamsr.runtimes.tensorrt_graph import half_student, symmetric_student, tensorrt_graph
 from streamsr.runtimes.torch_cpu import load_network
 from streamsr.training import eight_bits, forms
 from streamsr.training.data import Pair
@@ -29,7 +29,7 @@ from streamsr.training.float8_scales import best_steps, float8_layers
 from streamsr.training.float8_tuning import Float8Student
 from streamsr.training.forms import INT8_LOSS_DB, Scene, find_layers, join_layers, loss_by_set, ship_form
 from streamsr.training.losses import log_squared
-from streamsr.training.quantise import tune
+from streamsr.training.quantise import arrays, spread, tune
 from tests.test_tensorrt import noisy, quantised, random_student, run_onnx
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -233,6 +233,27 @@ def test_an_engine_without_an_int8_form_is_refused(engine: Engine, tmp_path: Pat
     (engine.folder / MANIFEST).write_text(manifest.replace('"int8":', '"else":'))
     with pytest.raises(EngineError, match="quantise it first"):
         ship_form(engine.folder, SYMMETRIC, tmp_path)
+
+
+def test_layers_left_in_fp16_end_where_their_8_bits_ended(tmp_path: Path) -> None:
+    """A dead channel that was given the upper half of another adds nothing below it, in FP16 either."""
+    engine = random_student(tmp_path / "spread-x2", StudentSpec(16, 1, 2))
+    network = load_network(engine)
+    assert isinstance(network, Student)
+    with torch.no_grad():
+        for weight, bias in network.weights()[:-1]:
+            weight[:3], bias[:3] = 0.0, -1.0
+    low = noisy((1, 1, 40, 48))
+    made, scales = spread(network, [low[0, 0]])
+    quantised_form = quantised_student(
+        arrays(made), scale=2, activation_clips=scales.activation_clips, weight_scales=scales.weight_scales
+    )
+    exact = run_onnx(float_student(arrays(network), scale=2, eight_bit=True), low)
+    for layers, least_db in (((), 38.0), ((2,), 30.0), ((1, 2), 30.0)):
+        form = run_onnx(symmetric_student(quantised_form, scale=2, layers=layers), low, optimised=False)
+        assert psnr_db(form[0, 0], exact[0, 0]) > least_db
+    unclipped = run_onnx(float_student(arrays(made), scale=2, eight_bit=True), low)
+    assert psnr_db(unclipped[0, 0], exact[0, 0]) < 30.0, "without the clips it is another network"
 
 
 def test_fp8_takes_layers_whose_channels_come_in_sixteens(tmp_path: Path) -> None:

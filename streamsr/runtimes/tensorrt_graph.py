@@ -221,7 +221,8 @@ def symmetric_student(quantised: bytes, *, scale: int, layers: Collection[int]) 
 
     TensorRT takes activations around zero only, of which a ReLU leaves 127 levels, and no 32-bit biases. That costs
     more than most students can spare in all layers at once, so those that lose least are chosen
-    (`streamsr.training.forms`).
+    (`streamsr.training.forms`). Activations of the others end where their 8 bits ended: a channel that was never
+    active may hold the upper half of another, which counts on that (`streamsr.training.quantise.spread`).
 
     Args:
         quantised: from `streamsr.runtimes.onnx_graph.quantised_student`.
@@ -244,9 +245,12 @@ def symmetric_student(quantised: bytes, *, scale: int, layers: Collection[int]) 
         else:  # the first layer's weights are for whole grey levels, and it reads 1/256 of them
             weight_values = levels * steps.reshape(-1, 1, 1, 1) * (1.0 if index else 256.0)
             features = graph.convolve(features, f"conv{index}", weight_values, bias)
-        if index < num_layers - 1:
+        if index + 1 < num_layers and index + 1 not in layers:  # what 8 bits clip is part of the network
+            most = shipped[f"a{index}_step"] * 255.0
+            limits = [graph.constant("nothing", 0.0, np.float16), graph.constant(f"a{index}_most", most, np.float16)]
+            features = graph.node("Clip", [features, *limits], f"relu{index}")
+        elif index + 1 < num_layers:
             features = graph.node("Relu", [features], f"relu{index}")
-        if index + 1 in layers and index + 1 < num_layers:
             step = graph.constant(f"a{index}_step", shipped[f"a{index}_step"] * (255.0 / SYMMETRIC_PEAK))
             wide = graph.cast(features, "float32", f"wide{index}")
             quantised_levels = graph.node("QuantizeLinear", [wide, step, zero], f"a{index}_levels")
