@@ -88,6 +88,10 @@ class GpuFault(EngineError):
     """A GPU that failed, was lost or has too little memory; the same generator may still run on a processor."""
 
 
+class GpuMemoryFault(GpuFault):
+    """A GPU that has too little memory for what it was asked; with less at a time it may go on."""
+
+
 class OutputError(StreamsrError, OSError):
     """A result that cannot be written."""
 

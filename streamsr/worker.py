@@ -174,8 +174,9 @@ class Worker:
     """
 
     def __init__(self, name: str, line: Line, work: Callable[[], None], finish: Callable[[], None]) -> None:
-        self.name, self.line, self.work, self.finish = name, line, work, finish
-        self.thread = threading.Thread(target=self._run, name=f"streamsr-{name}", daemon=False)
+        self.name, self.line = name, line
+        # The thread alone holds the work, and lets go of it when it ends: it often holds who made the worker.
+        self.thread = threading.Thread(target=self._run, args=(work, finish), name=f"streamsr-{name}", daemon=False)
 
     def start(self) -> None:
         """Start the thread."""
@@ -191,9 +192,9 @@ class Worker:
         self.thread.join(timeout)
         return not self.thread.is_alive()
 
-    def _run(self) -> None:
+    def _run(self, work: Callable[[], None], finish: Callable[[], None]) -> None:
         try:
-            self.work()
+            work()
         except Stopped:
             pass
         except StreamsrError as cause:
@@ -204,4 +205,4 @@ class Worker:
         except BaseException as cause:
             self.line.fail(self.name, cause)
         finally:
-            self.finish()
+            finish()

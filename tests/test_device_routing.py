@@ -19,6 +19,7 @@ from streamsr.device.slot import Slot
 from streamsr.device.upscaler import DeviceUpscaler
 from streamsr.device.worth import JUDGED, WATCHED
 from streamsr.engine import Engine, find_engine
+from streamsr.errors import EngineError
 from streamsr.frame import Frame, PlaneLayout
 from streamsr.runtimes.cuda import CudaGenerator
 from tests.test_device_upscaler import DEVICES, frame_of, generator_for, largest_difference
@@ -199,3 +200,42 @@ def test_chroma_alone_is_news_to_rgb_networks_only(srgan: Engine, tmp_path: Path
         assert (upscaler.count.generated > before.generated) == expected
         whole = DeviceUpscaler(generator, reuse_unchanged=False, halo_px=engine.radius_px).upscale(second)
         assert max(largest_difference(made, whole)) <= 1
+
+
+def test_a_rest_is_no_part_of_what_is_kept() -> None:
+    """Frames that were launched whole between two phases of routing leave nothing stale behind."""
+    generator = generator_for(find_engine("tiny-x2"), "cpu")
+    first, other = frame_of(EIGHT, 1, size=SIZE), frame_of(EIGHT, 2, size=SIZE)
+    upscaler = routing(generator, first, patch_px=16)
+    list(upscaler.upscale_all([changed_frame(first, (5, 5, 4, 4)), changed_frame(first, (9, 9, 4, 4))]))
+    router = upscaler._router
+    assert router is not None
+    router.worth._enter("rest")
+    list(upscaler.upscale_all([other, changed_frame(other, (50, 50, 9, 9))]))
+    router.worth._enter("route")
+    last = [changed_frame(other, (20, 20, 3, 3)), changed_frame(other, (80, 90, 3, 3))]
+    whole = DeviceUpscaler(generator, reuse_unchanged=False)
+    for frame, made in zip(last, upscaler.upscale_all(last), strict=True):
+        assert max(largest_difference(made, whole.upscale(frame))) == 0
+
+
+def test_a_plan_for_patches_that_cannot_be_built_ends_routing_and_not_the_job(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    generator = generator_for(find_engine("tiny-x2"), "cpu")
+    frames = [frame_of(EIGHT, 1, size=SIZE)]
+    frames += [changed_frame(frames[0], (5, 5, 4, 4)), changed_frame(frames[0], (50, 50, 4, 4))]
+    upscaler = routing(generator, frames[0], patch_px=16)
+    plain = generator.network.enlarge
+
+    def whole_only(pictures: Tensor, out: Tensor) -> None:
+        if pictures.shape[-1] != SIZE[0]:
+            raise EngineError("tiny-x2: expected its plan to be built, the builder failed with code 4")
+        plain(pictures, out)
+
+    monkeypatch.setattr(generator.network, "enlarge", whole_only)
+    made = list(upscaler.upscale_all(frames[1:]))
+    whole = DeviceUpscaler(generator, reuse_unchanged=False)
+    for frame, one in zip(frames[1:], made, strict=True):
+        assert max(largest_difference(one, whole.upscale(frame))) == 0
+    assert "whole frames are launched from here on" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -21,13 +22,15 @@ from streamsr.device.planes import PlaneBuffer, Windows, halving_of, taps_of
 from streamsr.device.projection import ProjectionOnDevice
 from streamsr.device.upscaler import DeviceUpscaler, holds_the_same
 from streamsr.engine import Engine, find_engine
-from streamsr.errors import EngineError, InputError, UsageError
+from streamsr.errors import EngineError, GpuFault, GpuMemoryFault, InputError, UsageError
 from streamsr.fallback import recover
 from streamsr.frame import Colour, Frame, Plane, PlaneLayout, Siting
 from streamsr.models.projection import Projection
 from streamsr.patches import PatchGrid, cut_patches
 from streamsr.resample import PlaneEnlarger, reduce_chroma, siting_axis
 from streamsr.runtimes.cuda import CudaGenerator
+from streamsr.runtimes.gpu_faults import guarded
+from streamsr.runtimes.pinned import Pages
 from streamsr.runtimes.plane_ops import resample
 from streamsr.runtimes.torch_cpu import TorchGenerator
 from streamsr.upscaler import FrameUpscaler
@@ -394,15 +397,62 @@ def test_subsampling_agrees_with_the_host(siting: Siting, size: tuple[int, int])
     np.testing.assert_allclose(out[0].numpy(), expected, rtol=1e-6)
 
 
-@pytest.mark.needs_cuda
-@needs_gpu
-def test_nothing_is_allocated_after_warm_up() -> None:
-    upscaler = DeviceUpscaler(CudaGenerator(find_engine("tiny-x2")))
-    frames = [frame_of(LAYOUTS[0], seed, size=(128, 96)) for seed in range(12)]
-    list(upscaler.upscale_all(frames[:6]))
-    before = torch.cuda.memory_stats()["allocation.all.allocated"]
-    list(upscaler.upscale_all(frames[6:]))
-    assert torch.cuda.memory_stats()["allocation.all.allocated"] == before
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("consistency", [False, True])
+def test_nothing_is_allocated_after_warm_up(device: str, consistency: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    plain = Pages.__init__
+    monkeypatch.setattr(Pages, "__init__", lambda *args, **options: (made.append(1), plain(*args, **options))[1])
+    upscaler = DeviceUpscaler(generator_for(find_engine("tiny-x2"), device), consistency=consistency)
+    frames = [frame_of(LAYOUTS[0], seed, size=(128, 96)) for seed in range(16)]
+
+    def allocated() -> tuple[int, int]:
+        on_device = torch.cuda.memory_stats()["allocation.all.allocated"] if device == "cuda" else 0
+        return on_device, len(made)
+
+    def run(some: list[Frame]) -> None:
+        for _ in upscaler.upscale_all(some):
+            pass
+
+    run(frames[:8])
+    before = allocated()
+    assert before[1] > 0
+    run(frames[8:])
+    assert allocated() == before
+
+
+def test_what_found_no_memory_is_gone_before_it_is_tried_with_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exception of the first attempt holds its frames, and these what they had allocated."""
+
+    class Buffer:
+        """Stands in for memory of the first attempt."""
+
+    generator = generator_for(find_engine("tiny-x2"), "cpu")
+    plain, held = generator.network.enlarge, []
+
+    def scarce(pictures: Tensor, out: Tensor) -> None:
+        if not held:
+            buffer = Buffer()
+            held.append(weakref.ref(buffer))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        assert held[0]() is None
+        plain(pictures, out)
+
+    monkeypatch.setattr(generator.network, "enlarge", scarce)
+    upscaler = DeviceUpscaler(generator)
+    upscaler.upscale(frame_of(LAYOUTS[0], size=(100, 90)))
+    assert upscaler.plan is not None
+    assert upscaler.plan.kind == "patch"
+    upscaler.upscale(frame_of(LAYOUTS[0], size=(60, 50)))
+    assert upscaler.plan.kind == "frame", "another size may have the memory"
+
+
+@pytest.mark.parametrize("words", ["CUDA error: out of memory", "Triton Error [CUDA]: out of memory"])
+def test_memory_that_others_miss_is_memory_too(words: str) -> None:
+    with pytest.raises(GpuMemoryFault, match="expected enough GPU memory"), guarded("tiny-x2"):
+        raise RuntimeError(words)
+    with pytest.raises(GpuFault, match="the GPU failed"), guarded("tiny-x2"):
+        raise RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered")
 
 
 def test_stand_ins_are_real_engines(tmp_path: Path) -> None:

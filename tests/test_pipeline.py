@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -265,3 +267,18 @@ def test_stopping_with_frames_in_flight_drains() -> None:
         assert not pipeline.join(timeout=0.02)
     assert pipeline.join(timeout=0)
     assert flight.drained
+
+
+def test_a_line_that_has_ended_holds_nothing_in_a_circle() -> None:
+    """What enlarged, buffers of a GPU among it, goes with the line and not when the collector of circles runs."""
+    delayed = Delayed(2)
+    gone = weakref.ref(delayed)
+    gc.collect()
+    gc.disable()
+    try:
+        with Pipeline(CountingSource(5), delayed, ListSink()) as line:
+            assert line.join()
+        del line, delayed
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -6,12 +6,15 @@
        └─► generate: the batch, the whole frame, or nothing ─► made, kept from frame to frame ─► finish
 
 The comparison runs on the CUDA stream of uploads, so that the host, which must know it to choose a launch, waits for
-nothing that is computed. One CUDA graph serves every choice of as many patches. `streamsr.device.worth` decides
+nothing that is computed. One CUDA graph serves every choice of as many patches; each is captured when it is first of
+use, which stops the line for some frames' time. `streamsr.device.worth` decides
 whether any of this is done.
 """
 
 from __future__ import annotations
 
+import gc
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,12 +28,16 @@ from streamsr.device.enlarger import DeviceEnlarger
 from streamsr.device.planes import Windows, tiling_of
 from streamsr.device.slot import Slot
 from streamsr.device.worth import MOST_PART, RoutingWorth, State
+from streamsr.errors import EngineError, GpuFault, GpuMemoryFault
 from streamsr.launch import tiles_of
 from streamsr.patches import PatchGrid
 from streamsr.routing import RoutingCount
 from streamsr.runtimes.device import DeviceGenerator
+from streamsr.runtimes.gpu_faults import guarded
 from streamsr.runtimes.patch_ops import compare_windows
 from streamsr.surround import Mask
+
+log = logging.getLogger(__name__)
 
 CHROMA_MARGIN = 3
 """Samples of chroma round a window that its RGB depends on: two of the four that interpolation reads, and siting."""
@@ -102,16 +109,11 @@ class DeviceRouter:
 
     def launch(self, slot: Slot, routed: Routed, *, measured: bool) -> None:
         """Enqueue what lies between a frame's planes and the enlarged ones, on the present CUDA stream."""
-        if routed.state != "route" or self._gave_up:
-            slot.launch_whole(measured=measured)
+        if routed.state == "route" and not self._gave_up and self._could_launch_parts(slot, routed, measured=measured):
             return
-        try:
-            self._launch_parts(slot, routed, measured=measured)
-        except torch.OutOfMemoryError:  # no room for more buffers: whole frames need none
-            self._gave_up, self._parts, routed.num_launched = True, None, None
-            if self.generator.is_gpu:
-                torch.cuda.empty_cache()
-            slot.launch_whole(measured=measured)
+        if self._parts is not None:
+            self._parts.forget()
+        slot.launch_whole(measured=measured)
 
     def note(self, slot: Slot, routed: Routed) -> RoutingCount:
         """Take a frame that has arrived, learn from it, and return where its patches went."""
@@ -153,6 +155,27 @@ class DeviceRouter:
         """Return which tiles of one size hold what changed."""
         tiles = self._tilings[core_px]
         return tiles_of(changed, self.grid, tiles) if core_px >= self.grid.core_px else changed
+
+    def _could_launch_parts(self, slot: Slot, routed: Routed, *, measured: bool) -> bool:
+        """Enqueue a frame in parts, or give up routing where it cannot be: whole frames need nothing more.
+
+        Too little memory for more buffers, or a plan for patches that cannot be built, is no reason to end a job.
+        """
+        try:
+            with guarded(self.generator.engine.name):
+                self._launch_parts(slot, routed, measured=measured)
+            return True
+        except EngineError as cause:
+            if isinstance(cause, GpuFault) and not isinstance(cause, GpuMemoryFault):
+                raise
+            why = str(cause)
+        # Behind the handlers, whose exceptions hold what was allocated for the attempt.
+        log.warning("%s: whole frames are launched from here on: %s", self.generator.engine.name, why)
+        self._gave_up, self._parts, routed.num_launched = True, None, None
+        gc.collect()
+        if self.generator.is_gpu:
+            torch.cuda.empty_cache()
+        return False
 
     def _launch_parts(self, slot: Slot, routed: Routed, *, measured: bool) -> None:
         """Enqueue a frame in three steps, the middle one for the patches that changed."""
@@ -198,6 +221,10 @@ class Parts:
     def num_ready(self) -> int:
         """Steps that were made ready so far."""
         return len(self._graphs)
+
+    def forget(self) -> None:
+        """Take note that a frame was launched in another way: what was made of the one before is not kept here."""
+        self._is_whole = False
 
     def launch(self, slot: Slot, indices: Any, *, measured: bool) -> bool:
         """Enqueue a frame.

@@ -18,6 +18,7 @@ from streamsr.device_frame import planes_on
 from streamsr.frame import Frame
 from streamsr.runtimes.device import DeviceGenerator
 from streamsr.runtimes.gpu_generator import new_event
+from streamsr.runtimes.pinned import pinned_empty
 
 
 class Slot:
@@ -40,15 +41,15 @@ class Slot:
         gpu, device = generator.is_gpu, generator.device
         small, large, num_patches = enlarger.small, enlarger.large, enlarger.grid.num
         self.generator, self.enlarger = generator, enlarger
-        self.host_in = torch.zeros(small.num_samples, dtype=small.dtype, pin_memory=gpu)
+        self.host_in = pinned_empty((small.num_samples,), small.dtype, pins=gpu)
         self.device_in = torch.empty(small.num_samples, dtype=small.dtype, device=device)
         self.device_in.random_(0, min(small.layout.peak + 1, 1 << 15))
         self.device_out = torch.zeros(large.num_samples, dtype=large.dtype, device=device)
         self.figures = torch.zeros(4, dtype=torch.float64, device=device)
-        self._host_figures = torch.zeros(4, dtype=torch.float64, pin_memory=gpu)
+        self._host_figures = pinned_empty((4,), torch.float64, pins=gpu)
         self._mask = torch.zeros(num_patches, dtype=torch.uint8, device=device)
-        self._host_mask = torch.zeros(num_patches, dtype=torch.uint8, pin_memory=gpu)
-        self._indices = torch.zeros(num_patches, dtype=torch.int32, pin_memory=gpu)
+        self._host_mask = pinned_empty((num_patches,), torch.uint8, pins=gpu)
+        self._indices = pinned_empty((num_patches,), torch.int32, pins=gpu)
         self.was_compared = False
         if gpu:
             torch.cuda.current_stream(device).synchronize()
@@ -132,18 +133,17 @@ class Slot:
         """Enqueue all that lies between input and output in one graph, on the present CUDA stream."""
         (self._launch_measured if measured else self.launch)()
 
-    def download(self, copy_out: Any, *, measured: bool) -> Tensor:
+    def download(self, host_out: Tensor, copy_out: Any, *, measured: bool) -> Tensor:
         """Enqueue the download of the enlarged planes.
 
         Args:
+            host_out: pinned, of the size of the enlarged planes; written.
             copy_out: the CUDA stream of downloads; None on the CPU.
             measured: whether the frame's consistency was measured.
 
         Returns:
-            Where they will have arrived when `wait` returns, pinned.
+            ``host_out``, where they will have arrived when `wait` returns.
         """
-        large = self.enlarger.large
-        host_out = torch.empty(large.num_samples, dtype=large.dtype, pin_memory=self.generator.is_gpu)
         with on(copy_out):
             if copy_out is not None:
                 copy_out.wait_event(self._computed)

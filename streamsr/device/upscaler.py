@@ -10,6 +10,7 @@ pictures are tested where there is no GPU.
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from streamsr.device.enlarger import DeviceEnlarger
 from streamsr.device.routing import DeviceRouter, Routed
 from streamsr.device.slot import Slot
 from streamsr.device_frame import DevicePlane
-from streamsr.errors import EngineError, UsageError
+from streamsr.errors import GpuMemoryFault, UsageError
 from streamsr.frame import Colour, Frame, Plane, PlaneLayout
 from streamsr.launch import Choice, LaunchPlan, refuse_unusable
 from streamsr.launch_choice import CORES_PX
@@ -32,6 +33,7 @@ from streamsr.routing import RoutingCount
 from streamsr.runtimes.device import DeviceGenerator
 from streamsr.runtimes.gpu_faults import guarded
 from streamsr.runtimes.gpu_generator import new_cuda_stream
+from streamsr.runtimes.pinned import PinnedPool
 from streamsr.timing import StageClock
 
 PATCH_PX = 32
@@ -115,7 +117,8 @@ class DeviceUpscaler:
         self.generator, self.device = generator, generator.device
         self.frames_in_flight, self.reuse_unchanged = frames_in_flight, reuse_unchanged
         halo_px = generator.radius_px if halo_px is None else halo_px
-        self._patches = LaunchPlan("patch" if launch == "patch" else "frame", patch_px or PATCH_PX, halo_px)
+        self._asked = LaunchPlan("patch" if launch == "patch" else "frame", patch_px or PATCH_PX, halo_px)
+        self._patches = self._asked
         self._projects = consistency and generator.scale > 1
         self._routes = routes and reuse_unchanged and launch == "auto" and generator.runs_batches
         self._cores_px = (patch_px,) if patch_px else CORES_PX
@@ -205,7 +208,7 @@ class DeviceUpscaler:
     def collect(self) -> Frame:
         """Wait for the oldest frame in flight and return it enlarged.
 
-        Its planes lie in pinned memory, which goes back to torch's pool when nobody holds them any more.
+        Its planes lie in pinned memory, which is given out again once nobody holds any of them.
 
         Raises:
             UsageError: none is in flight.
@@ -255,36 +258,46 @@ class DeviceUpscaler:
             slot.compute(lambda: slot.launch_whole(measured=measured))
         else:
             slot.compute(lambda: router.launch(slot, routed, measured=measured))
-        host_out = slot.download(self._copy_out, measured=measured)
+        host_out = slot.download(self._outputs.take(), self._copy_out, measured=measured)
         self._latest_slot = slot
         return InFlight(frame, enlarger, slot, host_out, enlarger.num_measured if measured else 0, router, routed)
 
     def _make_ready(self, frame: Frame) -> None:
-        """Make everything for a size; where there is too little memory, once more with few patches a launch."""
+        """Make everything for a size; where there is too little memory, once more with few patches a launch.
+
+        The second attempt comes behind the handler, whose exception holds what the first one had allocated.
+        """
+        self._batch, self._patches = None, self._asked
         try:
             with guarded(self.generator.engine.name):
                 self._rebuild(frame)
-        except EngineError as cause:
-            if not isinstance(cause.__cause__, torch.OutOfMemoryError) or self._batch is not None:
-                raise
-            self._free, self._router, self._latest_slot = deque(), None, None
-            if self.generator.is_gpu:
-                torch.cuda.empty_cache()
-            self._batch, self._patches = SCARCE_BATCH, replace(self._patches, kind="patch")
-            self._rebuild(frame)
+            return
+        except GpuMemoryFault:
+            pass
+        self._let_go()
+        gc.collect()
+        if self.generator.is_gpu:
+            torch.cuda.empty_cache()
+        self._batch, self._patches = SCARCE_BATCH, replace(self._asked, kind="patch")
+        self._rebuild(frame)
+
+    def _let_go(self) -> None:
+        """Drop what depends on size, layout or colour; frames in flight keep what they have."""
+        self._free, self._router, self._latest_slot = deque(), None, None
+        self._latest, self._made_for = None, None
 
     def _rebuild(self, frame: Frame) -> None:
         """Make everything that depends on size, layout or colour; frames in flight keep what they have."""
         if self.generator.is_gpu:  # what frames in flight read is dropped below
             for stream in (self._copy_in, self.generator.cuda_stream, self._copy_out):
                 stream.synchronize()
-        self._free, self._router, self._latest_slot = deque(), None, None
-        self._latest, self._made_for = None, None
+        self._let_go()
         enlarger = DeviceEnlarger(self.generator, frame, self._patches, projects=self._projects, batch=self._batch)
         self._enlarger = enlarger
         if self._routes and self._patches.kind == "frame":
             halo_px = self._patches.halo_px
             self._router = DeviceRouter(self.generator, enlarger, halo_px=halo_px, cores_px=self._cores_px)
+        self._outputs = PinnedPool(enlarger.large.num_samples, enlarger.large.dtype, pins=self.generator.is_gpu)
         num_slots = max(self.frames_in_flight, 2 if self._router else 1)
         self._free.extend(Slot(self.generator, enlarger, measures=self._projects) for _ in range(num_slots))
 

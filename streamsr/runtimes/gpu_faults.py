@@ -7,7 +7,10 @@ from contextlib import contextmanager
 
 import torch
 
-from streamsr.errors import EngineError, GpuFault
+from streamsr.errors import EngineError, GpuFault, GpuMemoryFault
+
+FAULTS = ("CUDA error", "CUDA driver error", "CUDNN_STATUS", "CUBLAS_STATUS", "Triton Error [CUDA]")
+"""Words of torch and Triton for what the driver, cuDNN and cuBLAS report."""
 
 LEAST_CAPABILITY = (7, 0)
 """The first GPUs with matrix units, Volta; torch's builds and half precision are of no use below."""
@@ -61,23 +64,23 @@ def guarded(name: str) -> Iterator[None]:
         name: of the engine.
 
     Raises:
-        GpuFault: out of memory, or the GPU reported an error; the cause is chained.
+        GpuMemoryFault: out of memory; the cause is chained.
+        GpuFault: the GPU reported another error; likewise.
     """
     try:
         yield
-    except torch.OutOfMemoryError as cause:
-        line = " ".join(str(cause).split())[:160]
-        raise GpuFault(f"{name}: expected enough GPU memory, got {line}; use --launch patch") from cause
     except RuntimeError as cause:
         if not is_gpu_fault(cause):
             raise
         line = " ".join(str(cause).split())[:160]
+        if isinstance(cause, torch.OutOfMemoryError) or "out of memory" in line:
+            raise GpuMemoryFault(f"{name}: expected enough GPU memory, got {line}; use --launch patch") from cause
         raise GpuFault(f"{name}: the GPU failed: {line}; run again, or use --runtime openvino") from cause
 
 
 def is_gpu_fault(cause: BaseException) -> bool:
     """Whether an error is the GPU's: after most of them nothing more runs on it in this program."""
     fault = getattr(torch, "AcceleratorError", None)
-    if fault is not None and isinstance(cause, fault):
+    if isinstance(cause, torch.OutOfMemoryError) or (fault is not None and isinstance(cause, fault)):
         return True
-    return any(word in str(cause) for word in ("CUDA error", "CUDA driver error", "CUDNN_STATUS", "CUBLAS_STATUS"))
+    return any(words in str(cause) for words in FAULTS)

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from streamsr.engine import Engine
-from streamsr.errors import EngineError
+from streamsr.errors import EngineError, GpuMemoryFault
 from streamsr.runtimes.base import Pictures
 from streamsr.runtimes.cuda_networks import Chooser
 from streamsr.runtimes.gpu_faults import check_gpu, guarded
+from streamsr.runtimes.pinned import pinned_empty
 from streamsr.runtimes.trials import median_ms
 
 PREPARED_SHAPES = 12
@@ -111,9 +112,10 @@ class GpuGenerator:
         """
         try:
             return self._generate(pictures, out)
-        except EngineError as cause:
-            if not isinstance(cause.__cause__, torch.OutOfMemoryError) or len(pictures) == 1:
+        except GpuMemoryFault:
+            if len(pictures) == 1:
                 raise
+        # Behind the handler, whose exception holds what was allocated.
         return self._generate_in_halves(pictures, out)
 
     def launch_ms(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> float:
@@ -216,10 +218,10 @@ class GpuGenerator:
         if self.is_gpu:  # the buffers were filled on another stream
             torch.cuda.current_stream(self.device).synchronize()
         return Prepared(
-            torch.empty(shape, dtype=dtype, pin_memory=self.is_gpu),
+            pinned_empty(shape, dtype, pins=self.is_gpu),
             device_in,
             device_out,
-            torch.empty(large, dtype=dtype, pin_memory=self.is_gpu),
+            pinned_empty(large, dtype, pins=self.is_gpu),
             self.capture(lambda: self.enlarge(device_in, device_out)),
             new_event() if self.is_gpu else None,
         )
