@@ -268,8 +268,9 @@ def test_the_fused_kernel_takes_8_bits_in_fp16_alone(precision: Any, depth: int)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("runtime", ["fused", "cuda"])
-def test_a_runtime_by_name_without_a_gpu_is_one_line(runtime: Any) -> None:
+@pytest.mark.parametrize("runtime", ["fused", "cuda", "tensorrt"])
+def test_a_runtime_by_name_without_a_gpu_is_one_line(runtime: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamsr.runtimes.tensorrt.find_library", lambda: None)
     with pytest.raises(EngineError, match=rf"^{runtime}: expected an NVIDIA GPU") as caught:
         load_generator(student(), GeneratorSettings(runtime=runtime))
     assert "\n" not in str(caught.value)

@@ -88,6 +88,11 @@ def test_a_gpu_without_a_number_gets_that_of_the_present_one_and_keeps_it(gpus: 
     assert check_gpu(device) == numbered(device) == device
 
 
+def test_what_was_asked_for_is_named_where_the_gpu_is_too_old(gpus: Gpus) -> None:
+    with pytest.raises(EngineError, match=r"^tensorrt: expected a GPU of compute capability 7\.0 or more, got 6\.1"):
+        check_gpu(torch.device("cuda:2"), "tensorrt")
+
+
 @pytest.mark.parametrize("check", [check_gpu, check_device], ids=["cuda", "fused"])
 def test_a_gpu_that_is_not_there_or_too_old_is_one_line(gpus: Gpus, check: Any) -> None:
     with pytest.raises(EngineError, match=r"^cuda: expected one of 3 GPUs, got number 3; use cuda:0$"):

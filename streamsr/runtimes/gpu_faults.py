@@ -16,8 +16,12 @@ LEAST_CAPABILITY = (7, 0)
 """The first GPUs with matrix units, Volta; torch's builds and half precision are of no use below."""
 
 
-def check_gpu(device: torch.device) -> torch.device:
+def check_gpu(device: torch.device, runtime: str = "cuda") -> torch.device:
     """Return a GPU with its number, or refuse one that torch cannot use.
+
+    Args:
+        device: the GPU; without a number the present one.
+        runtime: that was asked for, named in what is said.
 
     Raises:
         EngineError: says what is missing.
@@ -28,14 +32,14 @@ def check_gpu(device: torch.device) -> torch.device:
             "a torch built without CUDA" if built is None else f"torch for CUDA {built} and no GPU or driver it can use"
         )
         raise EngineError(
-            f"cuda: expected an NVIDIA GPU, its driver and a CUDA build of torch, got {got}; "
+            f"{runtime}: expected an NVIDIA GPU, its driver and a CUDA build of torch, got {got}; "
             "install what is missing or use --runtime auto"
         )
     device = numbered(device)
     found = torch.cuda.get_device_capability(device)
     if found < LEAST_CAPABILITY:
         raise EngineError(
-            f"cuda: expected a GPU of compute capability 7.0 or more, got {found[0]}.{found[1]} "
+            f"{runtime}: expected a GPU of compute capability 7.0 or more, got {found[0]}.{found[1]} "
             f"({torch.cuda.get_device_name(device)}); use --runtime openvino"
         )
     return device

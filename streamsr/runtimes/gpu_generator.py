@@ -92,7 +92,7 @@ class GpuGenerator:
         self.device = torch.device(device)
         self.is_gpu = self.device.type == "cuda"
         if self.is_gpu:
-            self.device = check_gpu(self.device)
+            self.device = check_gpu(self.device, self.runtime or "cuda")
         self.engine, self.precision = engine, precision
         self.scale, self.radius_px = engine.scale, engine.radius_px
         self.channels = 1 if engine.colour == "luma" else 3
