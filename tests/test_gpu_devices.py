@@ -124,6 +124,27 @@ def test_a_generator_launches_on_its_own_gpu(
     assert gpus.present == 0
 
 
+@pytest.fixture
+def cudnn() -> Iterator[Any]:
+    """Return torch's settings of cuDNN, and restore how float32 is rounded."""
+    yield torch.backends.cudnn
+    torch.backends.cudnn.allow_tf32 = True
+
+
+@pytest.mark.parametrize("of_user", [("tf32", "tf32"), ("none", "tf32"), ("ieee", "ieee")])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_float32_is_not_rounded_to_tf32_and_what_the_user_set_is_restored(
+    cudnn: Any, second: CudaGenerator, monkeypatch: pytest.MonkeyPatch, precision: str, of_user: tuple[str, str]
+) -> None:
+    cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = of_user
+    found: list[str] = []
+    second.precision = precision
+    monkeypatch.setattr(second.network, "enlarge", lambda pictures, out: found.append(cudnn.conv.fp32_precision))
+    second.enlarge(torch.zeros(1), torch.zeros(1))
+    assert ("tf32" in found) is (precision == "fp16" and of_user[0] == "tf32")
+    assert (cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision) == of_user
+
+
 def test_a_capture_runs_on_the_generators_gpu_and_waits_for_it(
     gpus: Gpus, second: CudaGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

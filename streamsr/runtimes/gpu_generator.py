@@ -138,7 +138,7 @@ class GpuGenerator:
             pictures: (N, C, H, W) uint8, or float32 in [0, 1]; on the device, contiguous.
             out: (N, C, scale * H, scale * W) uint8 (rounded, clamped) or float32 (not clamped); contiguous, written.
         """
-        with torch.no_grad(), tuned_convolutions(on=self.is_gpu), self.on_device():
+        with torch.no_grad(), tuned_convolutions(on=self.is_gpu, exact=self.precision == "fp32"), self.on_device():
             self.network.enlarge(pictures, out)
 
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
@@ -244,17 +244,28 @@ def new_event(*, sleeps: bool = True, timed: bool = False) -> Any:
 
 
 @contextmanager
-def tuned_convolutions(*, on: bool) -> Iterator[None]:
-    """Let cuDNN try its kernels for a shape and remember the fastest, also where a graph is captured."""
+def tuned_convolutions(*, on: bool, exact: bool = False) -> Iterator[None]:
+    """Let cuDNN try its kernels for a shape and remember the fastest, also where a graph is captured.
+
+    Args:
+        on: whether anything is changed.
+        exact: whether float32 is computed as such; torch lets cuDNN round it to TF32, of 10 bits, unless told.
+    """
     if not on:
         yield
         return
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
+    cudnn: Any = torch.backends.cudnn
+    before, of_layers = cudnn.benchmark, (cudnn.conv, cudnn.rnn)
+    rounding = [each.fp32_precision for each in of_layers]
+    cudnn.benchmark = True
+    if exact:
+        cudnn.allow_tf32 = False  # of both at once: torch refuses to read it where they differ
     try:
         yield
     finally:
-        torch.backends.cudnn.benchmark = before
+        cudnn.benchmark = before
+        for each, precision in zip(of_layers, rounding, strict=True):
+            each.fp32_precision = precision
 
 
 def fill_randomly(samples: Tensor) -> None:
