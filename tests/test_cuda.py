@@ -5,7 +5,9 @@ What is expected is computed on the CPU: a GPU's fp32 convolutions may round to 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,14 @@ from streamsr.engine import find_engine
 from streamsr.errors import EngineError
 from streamsr.models.srgan import SRGANGenerator, fold_batch_norm
 from streamsr.models.student import SPECS, Student, StudentSpec, bilinear_taps
-from streamsr.runtimes import gpu_ops, load_generator
+from streamsr.runtimes import gpu_ops, load_generator, trials
 from streamsr.runtimes.cuda import CudaGenerator
 from streamsr.runtimes.cuda_networks import Layer, Method, SRGANOnDevice, StudentOnDevice, write_phases
 from streamsr.runtimes.gpu_faults import check_gpu, guarded, is_gpu_fault
 from streamsr.runtimes.gpu_generator import fill_randomly
 from streamsr.runtimes.packing import in_front_of_shuffle, pack_columns, parities_first
 from streamsr.runtimes.torch_cpu import TorchGenerator
-from streamsr.runtimes.trials import Remembered, fastest
+from streamsr.runtimes.trials import Remembered, fastest, sources_digest
 from tests.kernels import runs_triton
 
 HAS_GPU = torch.cuda.is_available()
@@ -235,10 +237,30 @@ def test_choices_are_remembered_for_the_same_gpu_only(tmp_path: Path) -> None:
     assert Remembered("other GPU", file).read("body") == {}
     file.write_text("[1", encoding="utf-8")
     assert Remembered("one GPU", file).read("body") == {}
-    assert [path.name for path in file.parent.iterdir()] == ["choices.json"]
+    assert {path.name for path in file.parent.iterdir()} == {"choices.json", "choices.lock"}
     blocked = tmp_path / "file"
     blocked.write_text("", encoding="utf-8")
     Remembered("one GPU", blocked / "choices.json").write("body", {"fast": 1.0})
+
+
+def test_choices_made_with_other_kernels_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "choices.json"
+    Remembered("other GPU", file).write("body", {"fast": 1.0})
+    Remembered("one GPU", file).write("body", {"fast": 1.0})
+    monkeypatch.setattr(trials, "sources_digest", lambda: "of an update")
+    assert Remembered("one GPU", file).read("body") == {}
+    Remembered("one GPU", file).write("last", {"fast": 1.0})
+    assert len(json.loads(file.read_text())) == 2, "what can never be read again is not kept"
+    assert trials.sources_digest() != sources_digest()
+    monkeypatch.undo()
+    assert list(Remembered("other GPU", file).read("body")) == ["fast"]
+
+
+def test_choices_of_several_programs_at_once_are_all_remembered(tmp_path: Path) -> None:
+    file = tmp_path / "choices.json"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: Remembered("one GPU", file).write(f"role {number}", {"fast": 1.0}), range(24)))
+    assert all(Remembered("one GPU", file).read(f"role {number}") for number in range(24))
 
 
 # Triton's kernels, on a GPU or in its interpreter.

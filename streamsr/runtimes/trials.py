@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from streamsr.errors import EngineError
 from streamsr.plans import cache_folder
+from streamsr.plans.building import locked
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +32,9 @@ RUNS = 7
 
 BUDGET_S = 20.0
 """No further candidate is tried after so long: libraries compile some of theirs on first use."""
+
+LOCK_S = 5.0
+"""What waiting for another program that writes down its choices may take; that is milliseconds."""
 
 
 def fastest(candidates: Mapping[str, Callable[[], Tensor]], *, budget_s: float = BUDGET_S) -> dict[str, float]:
@@ -76,12 +83,23 @@ def median_ms(call: Callable[[], object], *, runs: int = RUNS) -> float:
     return times[runs // 2]
 
 
+@cache
+def sources_digest() -> str:
+    """Return a name of the runtimes as they are written: with other kernels, other ones may be the fastest."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".py", ".cu")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 class Remembered:
     """What was measured before on this machine, in one small file of the user's cache; losing it costs seconds.
 
+    What was measured with other kernels than those there are (`sources_digest`) is not known any more.
+
     Args:
         file: JSON; None takes ``choices.json`` in the user's cache folder.
-        context: everything that a choice depends on besides its own name: GPU, versions.
+        context: everything else that a choice depends on besides its own name: GPU, versions.
     """
 
     def __init__(self, context: str, file: Path | None = None) -> None:
@@ -89,21 +107,31 @@ class Remembered:
 
     def read(self, name: str) -> dict[str, float]:
         """Return the milliseconds by candidate, the fastest first; empty where nothing is known."""
-        times = self._all().get(f"{self.context} {name}", {})
+        times = self._all().get(f"{self._context()}{name}", {})
         if not isinstance(times, dict) or not all(isinstance(value, float) for value in times.values()):
             return {}
         return dict(sorted(times.items(), key=lambda entry: float(entry[1])))
 
     def write(self, name: str, times: Mapping[str, float]) -> None:
-        """Remember milliseconds by candidate; a cache that cannot be written is done without."""
-        known = {**self._all(), f"{self.context} {name}": dict(times)}
+        """Remember milliseconds by candidate, one program at a time; a cache that cannot be written is done without."""
         aside = self.file.with_name(f"{self.file.name}.{os.getpid()}.part")
+        present = self._context()
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(known, indent=1), encoding="utf-8")
-            aside.replace(self.file)
-        except OSError as cause:
+            with locked(self.file.with_suffix(".lock"), name=self.file.name, watch=lambda told: None, limit_s=LOCK_S):
+                of_others = {
+                    key: value
+                    for key, value in self._all().items()
+                    if key.startswith(present) or not key.startswith(f"{self.context} ")
+                }
+                known = {**of_others, f"{present}{name}": dict(times)}
+                aside.write_text(json.dumps(known, indent=1), encoding="utf-8")
+                aside.replace(self.file)
+        except (OSError, EngineError) as cause:
             log.debug("choices are not remembered: %s", cause)
+
+    def _context(self) -> str:
+        return f"{self.context} {sources_digest()} "
 
     def _all(self) -> dict[str, object]:
         try:
