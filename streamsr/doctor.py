@@ -21,7 +21,7 @@ from streamsr.config import GeneratorSettings, usable_cores
 from streamsr.engine import BICUBIC_SCALES, MANIFEST, catalogue_folder, find_engine, read_engine
 from streamsr.errors import StreamsrError, UsageError, printable
 from streamsr.gpu_findings import Finding, examine_gpus
-from streamsr.runtimes import load_generator
+from streamsr.runtimes import load_generator, notices_of
 from streamsr.sidecar import describe_colour
 from streamsr.sinks import EncoderSettings, available_encoders
 from streamsr.sinks.encoders import choose_encoding
@@ -204,7 +204,7 @@ def describe_source(name: str, model: str) -> dict[str, Any]:
             "written as": encoding.description,
             "tags": "left out (may name a patient); --keep-metadata copies them" if info.metadata else "none to copy",
             "tracks": "copied" if info.tracks else "none to copy",
-            "notices": [*info.notices, *encoding.notices],
+            "notices": [*info.notices, *notices_of(generator), *encoding.notices],
         },
     }
 

@@ -19,7 +19,14 @@ from streamsr.errors import EngineError, GpuFault
 from streamsr.frame import Frame
 from streamsr.launch import LaunchPlan
 from streamsr.routing import RoutingCount
-from streamsr.runtimes import GPU_RUNTIMES, Generator, load_alike, load_generator, refuse_missing_gpus
+from streamsr.runtimes import (
+    GPU_RUNTIMES,
+    Generator,
+    load_alike,
+    load_generator,
+    notices_of,
+    refuse_missing_gpus,
+)
 from streamsr.timing import StageClock
 from streamsr.upscaler import FrameUpscaler
 
@@ -200,7 +207,7 @@ def make_upscaler(
     routes, trial_first = not trial_first, trial_first or engine.architecture not in LIGHT
     if generator.runtime not in GPU_RUNTIMES:
         upscaler = FrameUpscaler(generator, **options, trial_first=trial_first)
-        upscaler.notices = told_without_gpus(generator, settings.gpus)
+        upscaler.notices = (*notices_of(generator), *told_without_gpus(generator, settings.gpus))
         return upscaler
     from streamsr.device.upscaler import DeviceUpscaler
 
@@ -223,9 +230,8 @@ def told_without_gpus(generator: Generator, asked: int | str) -> tuple[str, ...]
     if asked == 1:
         return ()
     if asked != "all":
-        raise EngineError(
-            f"--gpus: expected a generator that runs on GPUs, got {generator.description}; leave --gpus out"
-        )
+        got = "; ".join(notices_of(generator)) or generator.description
+        raise EngineError(f"--gpus: expected a generator that runs on GPUs, got {got}; leave --gpus out")
     return (f"--gpus all: no GPU is used, {generator.description} is",)
 
 

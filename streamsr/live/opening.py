@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import Any
@@ -70,6 +70,7 @@ class Facts(Mapping[str, Any]):
     def __init__(self, source: str, settings: LiveSettings) -> None:
         self.engines: dict[str, dict[str, Any]] = {}
         self.session: LiveSession | None = None
+        self._told: set[str] = set()
         # The page's token is a secret.
         self._settled = {"source": source, "settings": {**asdict(settings), "web": None}}
 
@@ -81,6 +82,13 @@ class Facts(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._now())
+
+    def tell(self, notices: Sequence[str]) -> None:
+        """Write notices into the session's log, each once; from the thread that builds."""
+        for notice in notices:
+            if notice not in self._told and self.session is not None:
+                self._told.add(notice)
+                self.session.monitor.say(notice)
 
     def _now(self) -> dict[str, Any]:
         told = {} if self.session is None else self.session.summary()
@@ -101,6 +109,7 @@ def builder(engine: Engine, settings: LiveSettings, facts: Facts) -> Callable[[i
         upscaler = make_upscaler(engine, settings.generator, bit_depth=bit_depth, trial_first=True)
         precision = upscaler.generator.precision
         facts.engines[engine.name] = describe_engine(engine, precision=precision, runtime=upscaler.description)
+        facts.tell(upscaler.notices)
         return upscaler
 
     return build

@@ -9,16 +9,14 @@ from streamsr.config import GeneratorSettings
 from streamsr.engine import Engine
 from streamsr.errors import EngineError, UsageError
 from streamsr.runtimes import tensorrt_library
-from streamsr.runtimes.base import Generator
+from streamsr.runtimes.base import Generator, notices_of, tell
+from streamsr.runtimes.lacks import LEAST_CAPABILITY, why_on_processor
 from streamsr.runtimes.nvidia import find_gpus, gpu_of_torch
 
 __all__ = ["Generator", "load_generator"]
 
 GPU_RUNTIMES = ("cuda", "tensorrt", "fused")
 """Runtimes whose generators are a `streamsr.runtimes.device.DeviceGenerator`."""
-
-LEAST_CAPABILITY = 7.0
-"""The first GPUs with matrix units (Volta); below, half precision is slower than a processor's own units."""
 
 FUSED_CAPABILITY = 9.0
 """GPUs from which ``auto`` tries the fused kernel (Hopper); it runs from 8.0 on and was measured on 9.0."""
@@ -29,7 +27,8 @@ def load_generator(engine: Engine, settings: GeneratorSettings, *, bit_depth: in
 
     ``auto`` takes an NVIDIA GPU where torch can use one, in FP16 and in the runtime that is fastest there. Else it
     takes OpenVINO, the fastest on every CPU measured (``benchmarks/cpu_runtimes``), and INT8 where the engine has it
-    and the samples are 8-bit; deeper samples run in fp32, which keeps their lower bits. FP8 is TensorRT's alone.
+    and the samples are 8-bit; deeper samples run in fp32, which keeps their lower bits. FP8 is TensorRT's alone. Where
+    there is a GPU and it is not used, a notice says why.
 
     Args:
         engine: which generator.
@@ -51,9 +50,15 @@ def load_generator(engine: Engine, settings: GeneratorSettings, *, bit_depth: in
                 "use --precision auto"
             )
         runtime = "tensorrt"
+    unused = ""
     if runtime == "auto":
         if settings.precision != "int8" and gpu_runs_torch():
-            return fastest_on_gpu(engine, settings, bit_depth=bit_depth)
+            try:
+                return fastest_on_gpu(engine, settings, bit_depth=bit_depth)
+            except (EngineError, ImportError, RuntimeError) as cause:  # torch reports a GPU it cannot have as the last
+                unused = " ".join(str(cause).split())[:300]
+        else:
+            unused = why_on_processor(settings.precision)
         runtime = "openvino"
     precision: str = settings.precision
     if precision == "auto" and runtime in GPU_RUNTIMES:
@@ -71,12 +76,18 @@ def load_generator(engine: Engine, settings: GeneratorSettings, *, bit_depth: in
             f"{engine.name}: fused expects 8-bit samples and fp16, got {bit_depth} bits and {precision}; "
             "use --runtime cuda"
         )
+    if precision == "fp16" and settings.runtime == "auto":
+        got = unused or "none that is shown"
+        raise EngineError(f"{engine.name}: expected an NVIDIA GPU for fp16, got {got}; use --precision auto")
     try:
-        return _make(engine, runtime, precision, settings.threads)
+        generator = _make(engine, runtime, precision, settings.threads)
     except ImportError as cause:
         raise EngineError(
             f"{runtime}: expected the runtime to be installed, got {cause}; install it or use --runtime auto"
         ) from cause
+    if unused:
+        tell(generator, f"no GPU is used, {generator.description} is: {unused}")
+    return generator
 
 
 def gpu_runs_torch() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from numpy.typing import NDArray
 
@@ -41,3 +41,13 @@ class Generator(Protocol):
             ``out``, of the dtype of ``pictures``; uint8 is rounded to nearest and clamped, float32 is not clamped.
             A result that was allocated here is valid until the next call.
         """
+
+
+def notices_of(generator: Generator) -> tuple[str, ...]:
+    """Return what the user should know of a generator, one line each."""
+    return tuple(getattr(generator, "notices", ()))
+
+
+def tell(generator: Generator, notice: str) -> None:
+    """Add a line to what the user should know of a generator."""
+    cast(Any, generator).notices = [*notices_of(generator), notice]
