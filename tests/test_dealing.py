@@ -400,7 +400,28 @@ def test_numbers_of_gpus_that_cannot_be_are_refused(wrong: Any) -> None:
 def test_a_gpu_that_cannot_run_it_is_named(machine: Machine) -> None:
     machine.refused["cuda:1"] = "fused: expected compute capability 8.0 or above, got 7.5; use --runtime cuda"
     with pytest.raises(EngineError, match=r"^GPU 1: fused: expected compute capability"):
-        make_upscaler(find_engine("tiny-x2"), asked("all"), bit_depth=8)
+        make_upscaler(find_engine("tiny-x2"), asked(2), bit_depth=8)
+
+
+def test_all_gpus_are_those_that_can_run_it_and_the_others_are_named(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.capabilities = [(9, 0), (7, 5), (8, 9), (9, 0)]
+    machine.refused["cuda:1"] = "fused: expected compute capability 8.0 or above, got 7.5; use --runtime cuda"
+    make = machine.make
+
+    def busy(engine: Engine, runtime: str, precision: str, device: str) -> Generator:
+        if device == "cuda:2":
+            raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable")
+        return make(engine, runtime, precision, device)
+
+    monkeypatch.setattr(runtimes, "_make_on_gpu", busy)
+    upscaler = make_upscaler(find_engine("tiny-x2"), asked("all"), bit_depth=8)
+    assert isinstance(upscaler, FallbackUpscaler)
+    assert len(upscaler._gpus._upscalers) == 2
+    old, taken = upscaler.notices
+    assert old.startswith("--gpus all: GPU 1 is left out: fused: expected compute capability 8.0")
+    assert taken.startswith("--gpus all: GPU 2 is left out: tiny-x2: the GPU failed: CUDA error: all CUDA-capable")
 
 
 @pytest.mark.parametrize("engine", ["tiny-x2", "bicubic-x2"])

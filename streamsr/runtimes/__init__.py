@@ -147,22 +147,27 @@ def load_alike(engine: Engine, first: Generator, asked: int | str) -> list[Any]:
     Args:
         engine: which generator.
         first: on the present GPU.
-        asked: on how many GPUs in all, or ``all``; see `refuse_missing_gpus`.
+        asked: on how many GPUs in all, or ``all`` that can run it; see `refuse_missing_gpus`.
 
     Returns:
         The first and the others, each a `streamsr.runtimes.device.DeviceGenerator`.
 
     Raises:
-        EngineError: one of the GPUs cannot run it.
+        EngineError: one of a number of GPUs that was asked for cannot run it.
     """
     made: list[Any] = [first]
     if asked == 1:
         return made
+    from streamsr.runtimes.gpu_faults import guarded
+
     for number in usable_gpus()[1 : None if asked == "all" else int(asked)]:
         try:
-            made.append(_make(engine, first.runtime, first.precision, None, device=f"cuda:{number}"))
+            with guarded(engine.name):
+                made.append(_make(engine, first.runtime, first.precision, None, device=f"cuda:{number}"))
         except EngineError as cause:
-            raise EngineError(f"GPU {number}: {cause}") from cause
+            if asked != "all":
+                raise EngineError(f"GPU {number}: {cause}") from cause
+            tell(first, f"--gpus all: GPU {number} is left out: {cause}")
     return made
 
 
