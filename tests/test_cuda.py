@@ -6,9 +6,11 @@ What is expected is computed on the CPU: a GPU's fp32 convolutions may round to 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import CalledProcessError
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from streamsr import runtimes
 from streamsr.config import GeneratorSettings
-from streamsr.engine import find_engine
+from streamsr.engine import Engine, find_engine
 from streamsr.errors import EngineError
 from streamsr.models.srgan import SRGANGenerator, fold_batch_norm
 from streamsr.models.student import SPECS, Student, StudentSpec, bilinear_taps
-from streamsr.runtimes import gpu_ops, load_generator, trials
+from streamsr.runtimes import gpu_ops, load_generator, notices_of, trials
 from streamsr.runtimes.cuda import CudaGenerator
 from streamsr.runtimes.cuda_networks import Layer, Method, SRGANOnDevice, StudentOnDevice, write_phases
 from streamsr.runtimes.gpu_faults import check_gpu, guarded, is_gpu_fault
@@ -263,7 +266,97 @@ def test_choices_of_several_programs_at_once_are_all_remembered(tmp_path: Path) 
     assert all(Remembered("one GPU", file).read(f"role {number}") for number in range(24))
 
 
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """Let Triton's interpreter seem to be on, with a kernel that does what ``does`` says."""
+    found = SimpleNamespace(does=lambda: None, num=0)
+
+    def launch(*_: Any, **__: Any) -> None:
+        found.num += 1
+        found.does()
+
+    monkeypatch.setattr(gpu_ops, "find_spec", lambda name: name)
+    monkeypatch.setattr(gpu_ops, "interpreted", lambda: True)
+    monkeypatch.setattr(gpu_ops, "kernels", lambda: SimpleNamespace(bias_activation={(1,): launch}))
+    gpu_ops.triton_fault.cache_clear()
+    yield found
+    gpu_ops.triton_fault.cache_clear()
+
+
+def raising(cause: Exception) -> Callable[[], None]:
+    def does() -> None:
+        raise cause
+
+    return does
+
+
+@pytest.mark.parametrize(
+    ("does", "line"),
+    [
+        (raising(RuntimeError("Failed to find C compiler. Please specify via CC")), "Failed to find C compiler"),
+        (
+            raising(CalledProcessError(1, ["/usr/bin/gcc", "/tmp/cuda_utils.c", "-O3"])),
+            "launch a kernel: gcc ended with 1",
+        ),
+        (raising(RuntimeError("Triton Error [CUDA]: device kernel image is invalid")), "kernel image is invalid"),
+        (lambda: None, "compute wrongly here: got [-2.0, 0.0, 4.0, 1.0]"),
+    ],
+)
+def test_triton_that_cannot_launch_gives_way_to_torch(launches: SimpleNamespace, does: Any, line: str) -> None:
+    launches.does = does
+    student, pictures = random_student(SPECS["tiny-x2"]), torch.rand(1, 1, 9, 16)
+    out = torch.full((1, 1, 18, 32), torch.nan)
+    with torch.no_grad():
+        StudentOnDevice(student, device=torch.device("cpu"), dtype=FP32).enlarge(pictures, out)
+        torch.testing.assert_close(out, student(pictures), rtol=1e-4, atol=1e-5)
+    assert line in gpu_ops.triton_fault(torch.device("cpu"))
+    assert launches.num == 1, "it is tried once"
+
+
+@pytest.mark.parametrize("fault", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: lost")])
+def test_a_gpu_that_fails_while_triton_is_tried_is_no_fault_of_triton(
+    launches: SimpleNamespace, fault: Exception
+) -> None:
+    launches.does = raising(fault)
+    with pytest.raises(type(fault)):
+        gpu_ops.triton_fault(torch.device("cpu"))
+
+
+def test_triton_is_not_tried_where_no_gpu_is_used(launches: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_ops, "interpreted", lambda: False)
+    assert not gpu_ops.uses_triton(torch.zeros(1))
+    monkeypatch.setattr(gpu_ops, "find_spec", lambda name: None)
+    assert gpu_ops.triton_fault(torch.device("cpu")) == "Triton is not installed"
+    assert launches.num == 0
+
+
+def test_what_is_loaded_on_a_gpu_says_that_triton_cannot_launch_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.device] = []
+
+    def fault(device: torch.device) -> str:
+        asked.append(device)
+        return "Triton cannot launch a kernel: gcc ended with 1"
+
+    def make(engine: Engine, runtime: str, precision: str, device: str) -> Any:
+        return SimpleNamespace(is_gpu=True, device=torch.device("cuda:1"), notices=["a plan was built again"])
+
+    monkeypatch.setattr(runtimes, "_make_on_gpu", make)
+    monkeypatch.setattr(gpu_ops, "triton_fault", fault)
+    for runtime in ("cuda", "tensorrt", "fused"):
+        first, line = notices_of(runtimes._make(find_engine("tiny-x2"), runtime, "fp16", None))
+        assert first == "a plan was built again"
+        assert line.startswith("torch's own operations are used, which are slower: Triton cannot launch a kernel: gcc")
+        assert "python3-dev" in line
+    assert asked == [torch.device("cuda:1")] * 3
+
+
 # Triton's kernels, on a GPU or in its interpreter.
+
+
+@pytest.mark.kernels
+@runs_triton
+def test_triton_launches_a_kernel_here() -> None:
+    assert gpu_ops.triton_fault(DEVICE) == ""
 
 
 def half(*shape: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from streamsr.config import GeneratorSettings
 from streamsr.engine import Engine
@@ -13,7 +13,7 @@ from streamsr.runtimes.base import Generator, notices_of, tell
 from streamsr.runtimes.lacks import LEAST_CAPABILITY, why_on_processor
 from streamsr.runtimes.nvidia import find_gpus, gpu_of_torch
 
-__all__ = ["Generator", "load_generator"]
+__all__ = ["LEAST_CAPABILITY", "Generator", "load_generator", "notices_of", "tell"]
 
 GPU_RUNTIMES = ("cuda", "tensorrt", "fused")
 """Runtimes whose generators are a `streamsr.runtimes.device.DeviceGenerator`."""
@@ -224,9 +224,19 @@ def _make_on_gpu(engine: Engine, runtime: str, precision: str, device: str) -> G
     return CudaGenerator(engine, precision=precision, device=device)
 
 
+def _told_of_triton(generator: Generator) -> Generator:
+    """Note where Triton's kernels cannot run on a generator's GPU, round which they are used whatever its runtime."""
+    if getattr(generator, "is_gpu", False):
+        from streamsr.runtimes.gpu_ops import TRITON_REMEDY, triton_fault
+
+        if fault := triton_fault(cast(Any, generator).device):
+            tell(generator, f"torch's own operations are used, which are slower: {fault}; {TRITON_REMEDY}")
+    return generator
+
+
 def _make(engine: Engine, runtime: str, precision: str, threads: int | None, device: str = "cuda") -> Generator:
     if runtime in GPU_RUNTIMES:
-        return _make_on_gpu(engine, runtime, precision, device)
+        return _told_of_triton(_make_on_gpu(engine, runtime, precision, device))
     if runtime == "openvino":
         from streamsr.runtimes.openvino_cpu import OpenVINOGenerator
 

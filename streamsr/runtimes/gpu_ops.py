@@ -7,28 +7,54 @@ in a CUDA graph once it has run before.
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from streamsr.runtimes.gpu_faults import is_gpu_fault
+
 BLOCK = 1024
 """Samples a program of an elementwise kernel."""
 
 
+TRITON_REMEDY = "pip install triton, and install a C compiler and Python's headers (Debian: gcc, python3-dev)"
+"""What Triton needs besides a GPU: it compiles what launches its kernels with the machine's own compiler."""
+
+
 @cache
-def _triton_is_here() -> bool:
-    """Whether Triton can be imported; its interpreter counts, so that its kernels can be tested without a GPU."""
+def triton_fault(device: torch.device) -> str:
+    """Return why Triton cannot run kernels on a device, in one line; empty where it can.
+
+    One small kernel is launched and its result read, once a device: Triton looks for its C compiler, and learns whether
+    it knows the GPU, no earlier. On the CPU that is its interpreter.
+
+    Raises:
+        RuntimeError: the GPU itself failed.
+    """
     if find_spec("triton") is None:
-        return False
+        return "Triton is not installed"
+    values = torch.tensor([-2.0, 0.0, 4.0, 1.0], device=device)
+    bias = torch.tensor([1.0, 1.0], device=device)
     try:
-        from streamsr.runtimes import gpu_kernels  # noqa: F401
-    except Exception:  # a broken installation raises what it likes
-        return False
-    return True
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            kernels().bias_activation[(1,)](
+                values, bias, values, 0.5, values.numel(), channels=2, has_prelu=True, has_residual=False, block=16
+            )
+        found = values.tolist()
+    except CalledProcessError as cause:
+        return f"Triton cannot launch a kernel: {Path(cause.cmd[0]).name} ended with {cause.returncode}"
+    except Exception as cause:  # its compiler, its driver and the C compiler refuse in their own ways
+        if isinstance(cause, torch.OutOfMemoryError) or is_gpu_fault(cause):
+            raise
+        return f"Triton cannot launch a kernel: {' '.join(str(cause).split())[:200] or type(cause).__name__}"
+    return "" if found == [-0.5, 1.0, 5.0, 2.0] else f"Triton's kernels compute wrongly here: got {found}"
 
 
 def interpreted() -> bool:
@@ -37,8 +63,8 @@ def interpreted() -> bool:
 
 
 def uses_triton(tensor: Tensor) -> bool:
-    """Whether kernels that read a tensor run in Triton."""
-    return (tensor.is_cuda or interpreted()) and _triton_is_here()
+    """Whether kernels that read a tensor run in Triton, whose first use on a device may not be captured in a graph."""
+    return (tensor.is_cuda or interpreted()) and not triton_fault(tensor.device)
 
 
 def kernels() -> Any:
