@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import types
+import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,13 @@ from streamsr import runtimes
 from streamsr.config import GeneratorSettings
 from streamsr.engine import Engine, bicubic_engine, find_engine, list_engines
 from streamsr.errors import EngineError
-from streamsr.runtimes import choosing, load_generator
+from streamsr.plans.building import locked
+from streamsr.runtimes import choosing, load_generator, notices_of
 from streamsr.runtimes.base import Generator, Pictures
 from streamsr.runtimes.choosing import facts_of, fastest_generator, measured_shape
 from streamsr.runtimes.fused import serves
 from streamsr.runtimes.nvidia import Gpu
+from streamsr.runtimes.trials import sources_digest
 
 SHAPE = (2, 1, 8, 8)
 FACTS = {"engine": "fast-x2", "name": "NVIDIA L4", "driver": "580.20"}
@@ -46,11 +50,12 @@ class Sleeper:
 
     channels, scale, radius_px, precision, description = 1, 2, 1, "fp16", ""
 
-    def __init__(self, runtime: str, ms: float) -> None:
-        self.runtime, self.ms, self.dtypes = runtime, ms, []
+    def __init__(self, runtime: str, ms: float, shape: tuple[int, ...] = SHAPE) -> None:
+        self.runtime, self.ms, self.shape, self.dtypes = runtime, ms, shape, []
+        self.me = self  # as a generator on a GPU, which its launches hold
 
     def generate(self, pictures: Pictures, out: Pictures | None = None) -> Pictures:
-        assert pictures.shape == SHAPE
+        assert pictures.shape == self.shape
         assert len(np.unique(pictures)) > 20, "a GPU is faster on flat pictures than on real ones"
         self.dtypes.append(pictures.dtype)
         Sleeper.now_ns += int(self.ms * 1e6)
@@ -186,6 +191,7 @@ def test_facts_name_the_engine_the_gpu_and_the_versions() -> None:
     assert facts["weights_sha256"] == engine.files["model.safetensors"]
     assert (facts["name"], facts["capability"], facts["driver"]) == ("NVIDIA L4", "8.9", "580.20")
     assert "torch" in facts
+    assert facts["sources"] == sources_digest()
     assert measured_shape(engine) == (1, 1, 1080, 1920)
 
 
@@ -196,7 +202,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
     def make(engine: Engine, runtime: str, precision: str, threads: int | None) -> Sleeper:
         asked.append((runtime, precision))
-        return Sleeper(runtime, FAST_MS)
+        return Sleeper(runtime, FAST_MS, measured_shape(engine))
 
     monkeypatch.setattr(runtimes, "gpu_runs_torch", lambda: True)
     monkeypatch.setattr(runtimes, "gpu_of_torch", lambda device: Gpu("NVIDIA L4", "8.9", "580.20"))
@@ -301,3 +307,102 @@ def test_auto_leaves_tensorrt_out_where_it_has_not_the_precision(
 def test_interpolation_is_never_measured(gpu: list[tuple[str, str]]) -> None:
     assert load_generator(bicubic_engine(2), GeneratorSettings()).runtime == "bicubic"
     assert gpu == []
+
+
+class Painter(Sleeper):
+    """A generator whose pictures are not those of the others: shifted, brighter, or no numbers."""
+
+    def __init__(self, runtime: str, ms: float, change: Callable[[Pictures], Pictures]) -> None:
+        super().__init__(runtime, ms)
+        self.change = change
+
+    def generate(self, pictures: Pictures, out: Pictures | None = None) -> Pictures:
+        return self.change(super().generate(pictures).copy())
+
+
+def brighter(levels: float, share: float = 1.0) -> Callable[[Pictures], Pictures]:
+    """Return what makes a share of the samples brighter, where they stay below white."""
+
+    def change(pictures: Pictures) -> Pictures:
+        unit = 255.0 if pictures.dtype == np.float32 else 1.0
+        chosen = np.random.default_rng(1).random(pictures.shape) < share
+        return np.where(chosen & (pictures * unit < 240), pictures + levels / unit, pictures).astype(pictures.dtype)
+
+    return change
+
+
+def nowhere(pictures: Pictures) -> Pictures:
+    return np.full_like(pictures, np.nan) if pictures.dtype == np.float32 else 255 - pictures
+
+
+WRONG = [lambda pictures: np.roll(pictures, 1, axis=3), brighter(3, 0.1), brighter(2), nowhere]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("change", WRONG)
+def test_a_runtime_that_computes_wrongly_never_wins_and_is_named(
+    memory: Path, change: Any, dtype: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    workshop = Workshop(tensorrt=SLOW_MS, cuda=SLOW_MS)
+    workshop.candidates = {"fused": lambda: Painter("fused", FAST_MS, change), **workshop.candidates}
+    made = choose(workshop, memory, dtype=dtype)
+    assert made.runtime == "cuda"
+    (record,) = caplog.records
+    assert record.getMessage() == notices_of(made)[0]
+    assert "fused is left out, cuda is used: its pictures are not those of cuda: " in record.getMessage()
+    (entry,) = json.loads(memory.read_text()).values()
+    assert list(entry["measured_ms"]) == ["cuda", "tensorrt"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("change", [brighter(2, 0.4), brighter(1)])
+def test_what_half_precision_changes_is_not_wrong(memory: Path, change: Any, dtype: Any) -> None:
+    workshop = Workshop(cuda=SLOW_MS)
+    workshop.candidates["fused"] = lambda: Painter("fused", FAST_MS, change)
+    assert choose(workshop, memory, dtype=dtype).runtime == "fused"
+
+
+def test_without_the_reference_the_others_are_measured_all_the_same(memory: Path) -> None:
+    assert choose(Workshop(cuda=EngineError("no"), tensorrt=SLOW_MS, fused=FAST_MS), memory).runtime == "fused"
+
+
+def test_no_more_than_two_generators_are_kept_and_the_losers_are_freed(memory: Path) -> None:
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    most: list[int] = []
+
+    def maker(name: str, ms: float) -> Callable[[], Generator]:
+        def make() -> Generator:
+            made = Sleeper(name, ms)
+            alive.add(made)
+            most.append(len(alive))
+            if name == "broken":
+                raise EngineError("broken: no memory left")
+            generator: Generator = made
+            return generator
+
+        return make
+
+    speeds = {"cuda": 4.0, "tensorrt": 1.0, "broken": 0.0, "fused": 2.0}
+    made = fastest_generator(
+        {name: maker(name, ms) for name, ms in speeds.items()}, facts=FACTS, shape=SHAPE, dtype=np.uint8, memory=memory
+    )
+    assert made.runtime == "tensorrt"
+    assert most == [1, 2, 2, 2]
+    assert list(alive) == [made]
+
+
+def test_what_several_programs_measure_at_once_is_all_remembered(memory: Path) -> None:
+    def write(number: int) -> None:
+        choosing.remember(memory, f"key {number}", choosing.Choice({"cuda": 1.0}, {}), FACTS)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(24)))
+    assert len(json.loads(memory.read_text())) == 24
+
+
+def test_a_lock_that_is_not_given_costs_only_the_memory(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "LOCK_S", 0.0)
+    memory.parent.mkdir()
+    with locked(memory.with_suffix(".lock"), name="other", watch=lambda told: None, limit_s=1.0):
+        assert choose(Workshop(cuda=FAST_MS), memory).runtime == "cuda"
+    assert not memory.exists()

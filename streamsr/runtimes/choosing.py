@@ -1,14 +1,16 @@
 """Choosing a runtime on a GPU: what is there is measured once on each GPU, and remembered in the user's cache.
 
 What is remembered holds for the same network, GPU, driver and versions; anything else is measured anew. A runtime that
-cannot be made ready is left out, with a line that says why and what runs instead.
+cannot be made ready, or makes other pictures than ``cuda``, is left out, and a line says why and what runs instead.
 """
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
+import math
 import os
 import tempfile
 import time
@@ -24,8 +26,10 @@ import numpy as np
 from streamsr.engine import Engine
 from streamsr.errors import EngineError
 from streamsr.plans import cache_folder
-from streamsr.runtimes.base import Generator, Pictures
+from streamsr.plans.building import locked
+from streamsr.runtimes.base import Generator, Pictures, tell
 from streamsr.runtimes.nvidia import Gpu
+from streamsr.runtimes.trials import LOCK_S, sources_digest
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,13 @@ RUNS = 9
 WARM_UP = 3
 LUMA_SIZE, RGB_SIZE = (1080, 1920), (480, 640)
 """(H, W) of the frame that is measured: frames are launched whole on a GPU."""
+
+REFERENCE = "cuda"
+"""Whose pictures the others' are compared with; its own kernels are with cuDNN's (`streamsr.runtimes.trials`)."""
+
+SMOOTH_LEVELS, NOISE_LEVELS = 2.0, 1.0
+"""Grey levels of 8 bits that a runtime may be off `REFERENCE`: anywhere on waves, and in the mean on noise, on which
+half precision alone is two off here and there. A wrong tap, border or order of samples is off by far more."""
 
 PACKAGES = ("streamsr", "torch", "triton", "tensorrt", "tensorrt-rtx", "torch-tensorrt")
 
@@ -80,33 +91,102 @@ def fastest_generator(
             return candidates[name]()
         except Exception as cause:  # as in measure_all
             log.warning("runtime %s was the fastest and is gone: %s", name, " ".join(str(cause).split())[:300])
-    made, choice = measure_all(candidates, shape, dtype)
-    if not made:
+    generator, choice = measure_all(candidates, shape, dtype)
+    if generator is None:
         reasons = "; ".join(f"{name}: {why}" for name, why in choice.left_out.items())
         raise EngineError(f"expected a runtime that works on this GPU, got none ({reasons}); use --runtime openvino")
     fastest = next(iter(choice.measured_ms))
     for name, why in choice.left_out.items():
         log.warning("runtime %s is left out, %s is used: %s", name, fastest, why)
+        tell(generator, f"runtime {name} is left out, {fastest} is used: {why}")
     log.info("runtimes measured, ms a launch: %s", choice.measured_ms)
     remember(memory, key, choice, facts)
-    return made[fastest]
+    return generator
 
 
 def measure_all(
     candidates: Mapping[str, Callable[[], Generator]], shape: tuple[int, int, int, int], dtype: type[np.generic]
-) -> tuple[dict[str, Generator], Choice]:
-    """Make every candidate ready and measure it; return those that work and how fast they are."""
-    made: dict[str, Generator] = {}
+) -> tuple[Generator | None, Choice]:
+    """Make every candidate ready, compare what it makes with `REFERENCE`, and measure it.
+
+    No more than two are kept at a time: the memory of those that are slower is given back.
+
+    Returns:
+        The fastest that works, and how fast all are.
+    """
+    best: Generator | None = None
+    expected: list[Pictures] = []
     taken_ms: dict[str, float] = {}
     left_out: dict[str, str] = {}
-    for name, make in candidates.items():
+    for name in sorted(candidates, key=lambda name: name != REFERENCE):
+        generator: Generator | None = None
         try:
-            generator = make()
-            taken_ms[name] = round(launch_ms(generator, shape, dtype), 4)
-            made[name] = generator
+            generator = candidates[name]()
+            if wrong := differences(generator, trial_pictures(shape, dtype), expected, is_reference=name == REFERENCE):
+                left_out[name] = wrong
+            else:
+                taken = round(launch_ms(generator, shape, dtype), 4)
+                best = generator if taken < min(taken_ms.values(), default=math.inf) else best
+                taken_ms[name] = taken
         except Exception as cause:  # a library of another version may raise anything; the other runtimes still run
             left_out[name] = " ".join(str(cause).split())[:300] or type(cause).__name__
-    return made, Choice(dict(sorted(taken_ms.items(), key=lambda entry: entry[1])), left_out)
+        del generator
+        free_memory()
+    return best, Choice(dict(sorted(taken_ms.items(), key=lambda entry: entry[1])), left_out)
+
+
+def differences(
+    generator: Generator, pictures: tuple[Pictures, Pictures], expected: list[Pictures], *, is_reference: bool
+) -> str:
+    """Return how a generator's pictures differ from those of `REFERENCE`, in one line; empty where they do not.
+
+    Args:
+        generator: what enlarges.
+        pictures: waves and noise, see `trial_pictures`.
+        expected: what `REFERENCE` makes of them, which it fills; nothing is compared with where it cannot run.
+        is_reference: whether this is it.
+    """
+    if is_reference:
+        expected[:] = [generator.generate(picture).copy() for picture in pictures]
+    if not expected:
+        return ""
+    off = []
+    for picture, other in zip(pictures, expected, strict=True):
+        unit = 1.0 if other.dtype == np.uint8 else 255.0
+        made, wanted = (
+            np.clip(each, 0, 255 / unit).astype(np.float32) for each in (generator.generate(picture), other)
+        )
+        off.append(np.abs(made - wanted) * unit)
+    at_most, in_the_mean = float(off[0].max()), float(off[1].mean())
+    if at_most <= SMOOTH_LEVELS and in_the_mean <= NOISE_LEVELS:  # not so where one is no number
+        return ""
+    return (
+        f"its pictures are not those of {REFERENCE}: {at_most:.1f} levels off on waves (at most {SMOOTH_LEVELS:g}), "
+        f"{in_the_mean:.2f} in the mean on noise (at most {NOISE_LEVELS:g})"
+    )
+
+
+def trial_pictures(shape: tuple[int, int, int, int], dtype: type[np.generic]) -> tuple[Pictures, Pictures]:
+    """Return waves with an edge, black and white, and noise: (N, C, H, W) uint8, or float32 in [0, 1]."""
+    num, channels, height, width = shape
+    n, c, y, x = np.ogrid[:num, :channels, :height, :width]
+    waves = 120 + 60 * np.sin(x / 9 + y / 31 + n + c / 2) + 40 * np.cos(y / 7 - x / 23)
+    waves = np.where(x + y > 0.8 * (height + width), 255, np.where(y < height // 8, 0, waves))
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    first, second = (
+        levels if dtype is np.uint8 else (levels / np.float32(255)).astype(np.float32)
+        for levels in (np.rint(waves).astype(np.uint8), noise)
+    )
+    return first, second
+
+
+def free_memory() -> None:
+    """Give back the memory of generators that nobody holds any more but they themselves."""
+    gc.collect()
+    import torch
+
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
 
 
 def launch_ms(generator: Generator, shape: tuple[int, int, int, int], dtype: type[np.generic]) -> float:
@@ -116,8 +196,7 @@ def launch_ms(generator: Generator, shape: tuple[int, int, int, int], dtype: typ
     if getattr(generator, "is_gpu", False):
         taken: float = cast(Any, generator).launch_ms(shape, np.dtype(dtype))
         return taken
-    samples = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    pictures: Pictures = samples if dtype is np.uint8 else (samples / np.float32(255)).astype(np.float32)
+    _, pictures = trial_pictures(shape, dtype)
     taken_ms = []
     for run in range(WARM_UP + RUNS):
         started_ns = time.perf_counter_ns()
@@ -140,6 +219,7 @@ def facts_of(engine: Engine, precision: str, gpu: Gpu) -> dict[str, str]:
         "weights_sha256": weights,
         "precision": precision,
         **asdict(gpu),
+        "sources": sources_digest(),
         **dict(versions()),
     }
 
@@ -175,16 +255,18 @@ def recall(path: Path, key: str) -> Choice | None:
 
 
 def remember(path: Path, key: str, choice: Choice, facts: Mapping[str, str]) -> None:
-    """Add what was measured to the memory file, written aside and renamed; where that fails, it is measured again."""
-    content = {**read_memory(path), key: {**asdict(choice), "facts": dict(facts)}}
+    """Add what was measured to the memory file, one program at a time; where that fails, it is measured again."""
     aside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        number, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(number, "w", encoding="ascii") as file:
-            json.dump(content, file, indent=1)
-        Path(aside).replace(path)
-    except OSError as cause:
-        log.warning("%s: what was measured is not kept (%s): it is measured at every start", path, cause.strerror)
+        with locked(path.with_suffix(".lock"), name=path.name, watch=lambda progress: None, limit_s=LOCK_S):
+            content = {**read_memory(path), key: {**asdict(choice), "facts": dict(facts)}}
+            number, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            with os.fdopen(number, "w", encoding="ascii") as file:
+                json.dump(content, file, indent=1)
+            Path(aside).replace(path)
+    except (OSError, EngineError) as cause:
+        why = getattr(cause, "strerror", None) or cause
+        log.warning("%s: what was measured is not kept (%s): it is measured at every start", path, why)
         if aside is not None:
             Path(aside).unlink(missing_ok=True)
