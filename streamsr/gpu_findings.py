@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from streamsr.errors import EngineError
-from streamsr.runtimes import FUSED_CAPABILITY, LEAST_CAPABILITY
-from streamsr.runtimes.nvidia import Gpu, find_gpus
+from streamsr.runtimes import FUSED_CAPABILITY
+from streamsr.runtimes.lacks import lack_of_capability, lack_of_torch
+from streamsr.runtimes.nvidia import Gpu, find_gpus, gpu_of_torch
 from streamsr.runtimes.tensorrt_library import MODULES, find_library, probe
 
 WITHOUT = "none is needed: --runtime openvino runs on the processor"
@@ -37,35 +39,55 @@ def examine_gpus() -> Iterator[Finding]:
         yield Finding("GPU", "ok", str(gpu))
     if not gpus:
         yield Finding("GPU", "missing", "no NVIDIA GPU or no driver; the processor is used instead", WITHOUT)
-    best = max(gpus, key=lambda gpu: float(gpu.capability), default=None)
-    torch_lacks = lack_of_torch(best)
-    yield verdict("cuda", torch_lacks, "torch; on a GPU --runtime auto takes this or what is faster", WITHOUT)
+    used, torch_lacks = gpu_in_use(gpus)
+    on = f" on {used.name}" if used and len(gpus) > 1 else ""
+    yield verdict("cuda", torch_lacks, f"torch{on}; on a GPU --runtime auto takes this or what is faster", WITHOUT)
+    yield examine_triton(torch_lacks)
     for name in MODULES:
         remedy = f"pip install 'streamsr[{name}]'; --runtime cuda does without" if probe(name).fault else WITHOUT
-        yield verdict(name, lack_of_library(name, best) or torch_lacks, f"{name} {probe(name).version}", remedy)
-    measured = "" if best is None or float(best.capability) >= FUSED_CAPABILITY else "; never measured on this GPU"
-    yield verdict("fused", lack_for_fused(best) or torch_lacks, f"NVRTC; for tiny and fast, 8 bits{measured}", WITHOUT)
+        yield verdict(name, lack_of_library(name, used) or torch_lacks, f"{name} {probe(name).version}", remedy)
+    measured = "" if used is None or float(used.capability) >= FUSED_CAPABILITY else "; never measured on this GPU"
+    yield verdict("fused", lack_for_fused(used) or torch_lacks, f"NVRTC; for tiny and fast, 8 bits{measured}", WITHOUT)
+
+
+def gpu_in_use(gpus: Sequence[Gpu]) -> tuple[Gpu | None, str]:
+    """Return the GPU that runtimes take, and why they cannot; the best there is where torch can use none.
+
+    The driver lists GPUs that the user hides, and in an order of its own; torch is asked which is the first.
+    """
+    best = max(gpus, key=lambda gpu: float(gpu.capability), default=None)
+    if lack := lack_of_torch(gpus):
+        return best, lack
+    import torch
+
+    try:
+        used = gpu_of_torch(torch.device("cuda"))
+    except RuntimeError as cause:  # another program may have it for itself
+        return best, " ".join(str(cause).split())[:200]
+    return used, lack_of_capability(used)
+
+
+def examine_triton(torch_lacks: str) -> Finding:
+    """Say whether Triton launches kernels on the GPU: that takes a C compiler, which it looks for no earlier."""
+    if torch_lacks:
+        return Finding("Triton", "missing", torch_lacks, WITHOUT)
+    import torch
+
+    from streamsr.runtimes.gpu_ops import TRITON_REMEDY, triton_fault
+
+    try:
+        fault = triton_fault(torch.device("cuda", torch.cuda.current_device()))
+    except RuntimeError as cause:
+        return Finding("Triton", "missing", " ".join(str(cause).split())[:200], WITHOUT)
+    if fault:
+        return Finding("Triton", "missing", fault, f"{TRITON_REMEDY}; torch's own operations do without, slower")
+    return Finding("Triton", "ok", f"Triton {version('triton')} launches kernels")
 
 
 def verdict(runtime: str, lack: str, found: str, remedy: str) -> Finding:
     """Return the finding on a runtime that lacks something, or nothing."""
     topic = f"runtime {runtime}"
     return Finding(topic, "missing", lack, remedy) if lack else Finding(topic, "ok", found)
-
-
-def lack_of_torch(gpu: Gpu | None) -> str:
-    """Return why torch cannot use the best GPU there is; empty where it can."""
-    import torch
-
-    if torch.version.cuda is None:
-        return f"torch {torch.__version__} is built for no GPU"
-    if gpu is None:
-        return "no NVIDIA GPU"
-    if float(gpu.capability) < LEAST_CAPABILITY:
-        return f"{gpu.name} has compute capability {gpu.capability}, {LEAST_CAPABILITY} is the least"
-    if not torch.cuda.is_available():
-        return f"torch {torch.__version__} for CUDA {torch.version.cuda} cannot use {gpu.name}: driver {gpu.driver}"
-    return ""
 
 
 def lack_of_library(name: str, gpu: Gpu | None) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from streamsr import doctor, gpu_findings
 from streamsr.errors import EngineError
-from streamsr.runtimes import fused_compile
+from streamsr.runtimes import fused_compile, gpu_ops
 from streamsr.runtimes.nvidia import Gpu
 from streamsr.runtimes.tensorrt_library import Probe
 
@@ -49,6 +49,11 @@ class Machine:
         self.patch = monkeypatch
         self.gpus("9.0")
         self.serves("")
+        self.triton_fault = ""
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        monkeypatch.setattr(gpu_findings, "version", lambda package: "3.6")
+        monkeypatch.setattr(gpu_ops, "triton_fault", lambda device: self.triton_fault)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
         monkeypatch.setattr(torch.version, "cuda", "13.0")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(fused_compile, "nvrtc_library", lambda: None)
@@ -58,6 +63,10 @@ class Machine:
     def gpus(self, *capabilities: str) -> None:
         found = [Gpu("NVIDIA X", capability, "580.20") for capability in capabilities]
         self.patch.setattr(gpu_findings, "find_gpus", lambda: found)
+        self.uses(found[0] if found else None)
+
+    def uses(self, gpu: Gpu | None) -> None:
+        self.patch.setattr(gpu_findings, "gpu_of_torch", lambda device: gpu)
 
     def serves(self, refused: str) -> None:
         library = SimpleNamespace(refuse_gpu=lambda capability: refused)
@@ -67,6 +76,7 @@ class Machine:
         findings = list(gpu_findings.examine_gpus())
         assert all(bool(finding.remedy) == (finding.state != "ok") for finding in findings)
         assert not [finding for finding in findings if "\n" in finding.detail]
+        self.remedies = {finding.topic: finding.remedy for finding in findings}
         self.lines = {finding.topic.removeprefix("runtime "): finding.detail for finding in findings}
         return {finding.topic.removeprefix("runtime "): finding.state for finding in findings}
 
@@ -78,7 +88,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def test_a_gpu_and_each_of_its_runtimes_have_a_line(machine: Machine) -> None:
     expected = {"GPU": "ok", "cuda": "ok", "tensorrt": "missing", "tensorrt-rtx": "ok", "fused": "ok"}
-    assert machine.states() == expected
+    assert machine.states() == {**expected, "Triton": "ok"}
+    assert machine.lines["Triton"] == "Triton 3.6 launches kernels"
     assert "compute capability 9.0, driver 580.20" in machine.lines["GPU"]
     assert machine.lines["tensorrt"] == "not installed"
     assert "1.7" in machine.lines["tensorrt-rtx"]
@@ -90,6 +101,7 @@ def test_an_old_gpu_is_told_what_it_lacks(machine: Machine) -> None:
     assert machine.states() == {
         "GPU": "ok",
         "cuda": "ok",
+        "Triton": "ok",
         "tensorrt": "missing",
         "tensorrt-rtx": "missing",
         "fused": "missing",
@@ -127,3 +139,39 @@ def test_no_gpu_needs_no_remedy_but_the_processor(machine: Machine) -> None:
     machine.gpus()
     assert set(machine.states().values()) == {"missing"}
     assert "the processor is used" in machine.lines["GPU"]
+
+
+def test_a_triton_that_cannot_launch_says_what_to_install(machine: Machine) -> None:
+    machine.triton_fault = "Triton cannot launch a kernel: Failed to find C compiler"
+    states = machine.states()
+    assert (states["Triton"], states["cuda"]) == ("missing", "ok")
+    assert machine.lines["Triton"] == machine.triton_fault
+    assert "install a C compiler and Python's headers" in machine.remedies["Triton"]
+
+
+def test_the_gpu_that_would_be_used_is_judged_and_not_the_best_there_is(machine: Machine) -> None:
+    machine.gpus("9.0", "7.5")
+    machine.uses(Gpu("NVIDIA Shown", "7.5", "580.20"))
+    assert machine.states()["fused"] == "missing"
+    assert machine.lines["fused"].startswith("NVIDIA Shown has compute capability 7.5")
+    assert machine.lines["cuda"].startswith("torch on NVIDIA Shown; ")
+    machine.uses(Gpu("NVIDIA Old", "6.1", "580.20"))
+    assert machine.states()["cuda"] == "missing"
+    assert machine.lines["cuda"] == "NVIDIA Old has compute capability 6.1, 7.0 is the least"
+
+
+def test_a_gpu_that_another_program_has_for_itself_is_a_finding(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(device: torch.device) -> Gpu:
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable\nFor debugging")
+
+    monkeypatch.setattr(gpu_findings, "gpu_of_torch", busy)
+    assert machine.states()["cuda"] == "missing"
+    assert machine.lines["cuda"].startswith("CUDA error: all CUDA-capable devices are busy")
+
+
+def test_gpus_that_the_user_hides_are_said_to_be_hidden(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert machine.states()["cuda"] == "missing"
+    assert machine.lines["cuda"] == "NVIDIA X is hidden by CUDA_VISIBLE_DEVICES"
