@@ -8,7 +8,9 @@ import re
 import sys
 from argparse import Namespace
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -211,7 +213,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return {"cuda": way(0.1 * len(ran)), "ended": "in time", "seconds": 1.0}
 
     monkeypatch.setattr(gpu, "in_its_own_program", pretend)
-    monkeypatch.setattr(gpu, "find_gpus", lambda: [Gpu("NVIDIA Made Up", "9.0", "580.1")])
+    monkeypatch.setattr(gpu, "gpu_of", lambda device: Gpu("NVIDIA Made Up", "9.0", "580.1"))
     return ran
 
 
@@ -265,9 +267,34 @@ def test_an_unknown_section_is_refused(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_without_a_gpu_it_is_4_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(gpu, "find_gpus", list)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(gpu, "gpu_of", lambda device: None)
     assert gpu.main([]) == 4
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_gpu_is_named_that_torch_uses_and_not_the_drivers_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, used = Gpu("NVIDIA First", "8.9", "580.1"), Gpu("NVIDIA Shown", "9.0", "580.1")
+    monkeypatch.setattr(gpu, "find_gpus", lambda: [first, used])
+    said = f"a warning\n{json.dumps(asdict(used))}\n"
+
+    def run(command: list[str], **options: Any) -> Any:
+        assert command[-1] == "cuda:1"
+        assert "env" not in options, "it is to see what this program sees"
+        return SimpleNamespace(stdout=said)
+
+    monkeypatch.setattr(gpu.subprocess, "run", run)
+    assert gpu.gpu_here("cuda:1") == used
+    said = ""
+    assert gpu.gpu_here("cuda:1") == first
+
+
+def test_torch_is_asked_in_a_program_of_its_own() -> None:
+    if not torch.cuda.is_available():
+        assert gpu.gpu_of("cuda") is None
+        return
+    found = gpu.gpu_of("cuda")
+    assert found is not None
+    assert found.name == torch.cuda.get_device_name("cuda")
 
 
 def test_a_section_that_takes_too_long_is_ended_with_what_it_started(tmp_path: Path) -> None:
