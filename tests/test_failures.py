@@ -138,6 +138,24 @@ ROWS: dict[str, tuple[str, ...]] = {
         "test_web.py::test_another_site_cannot_open_the_socket_even_with_the_cookie",
         "test_web.py::test_no_path_leads_out_of_the_page",
     ),
+    # GPUs
+    "a GPU that cannot be used": (
+        "test_lacks.py::test_a_torch_without_cuda_and_an_old_driver_are_named",
+        "test_lacks.py::test_a_gpu_that_cannot_be_loaded_on_gives_way_to_the_processor",
+        "test_lacks.py::test_a_job_says_once_why_it_runs_on_the_processor",
+        "test_choosing.py::test_a_runtime_by_name_without_a_gpu_is_one_line",
+    ),
+    "one of several GPUs that cannot run it": (
+        "test_dealing.py::test_all_gpus_are_those_that_can_run_it_and_the_others_are_named",
+        "test_dealing.py::test_a_gpu_that_cannot_run_it_is_named",
+    ),
+    "a GPU machine without a C compiler": (
+        "test_cuda.py::test_triton_that_cannot_launch_gives_way_to_torch",
+        "test_cuda.py::test_what_is_loaded_on_a_gpu_says_that_triton_cannot_launch_there",
+    ),
+    "a runtime that computes wrongly on a GPU": (
+        "test_choosing.py::test_a_runtime_that_computes_wrongly_never_wins_and_is_named",
+    ),
     # both
     "a variable rate, B-frames, negative times": (
         "test_catalogue.py::test_variable_frame_rate",
