@@ -313,12 +313,28 @@ def test_triton_that_cannot_launch_gives_way_to_torch(launches: SimpleNamespace,
     assert launches.num == 1, "it is tried once"
 
 
-@pytest.mark.parametrize("fault", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: lost")])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("CUDA error: lost"),
+    ],
+)
 def test_a_gpu_that_fails_while_triton_is_tried_is_no_fault_of_triton(
     launches: SimpleNamespace, fault: Exception
 ) -> None:
     launches.does = raising(fault)
     with pytest.raises(type(fault)):
+        gpu_ops.triton_fault(torch.device("cpu"))
+
+
+def test_a_gpu_that_is_gone_after_triton_was_tried_is_no_fault_of_triton(
+    launches: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launches.does = raising(RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"))
+    monkeypatch.setattr(Tensor, "tolist", lambda tensor: raising(RuntimeError("CUDA error: lost"))())
+    with pytest.raises(RuntimeError, match="CUDA error: lost"):
         gpu_ops.triton_fault(torch.device("cpu"))
 
 

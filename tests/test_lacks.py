@@ -159,3 +159,14 @@ def test_a_number_of_gpus_that_cannot_be_loaded_on_stays_an_error_that_says_why(
     upscaler = make_upscaler(find_engine("tiny-x2"), settings(gpus="all"), bit_depth=8)
     assert isinstance(upscaler, FrameUpscaler)
     assert len(upscaler.notices) == 2
+
+
+@pytest.mark.parametrize("runtime", ["cuda", "tensorrt", "fused"])
+def test_a_gpu_that_is_taken_is_one_line_where_it_was_asked_for_by_name(machine: Machine, runtime: Any) -> None:
+    def make(*_: Any, **__: Any) -> None:
+        raise BUSY
+
+    machine.patch.setattr(runtimes, "_make_on_gpu", make)
+    with pytest.raises(EngineError, match=r"^tiny-x2: the GPU failed: CUDA error: all CUDA-capable devices") as caught:
+        load_generator(find_engine("tiny-x2"), settings(runtime=runtime))
+    assert "\n" not in str(caught.value)

@@ -158,12 +158,9 @@ def load_alike(engine: Engine, first: Generator, asked: int | str) -> list[Any]:
     made: list[Any] = [first]
     if asked == 1:
         return made
-    from streamsr.runtimes.gpu_faults import guarded
-
     for number in usable_gpus()[1 : None if asked == "all" else int(asked)]:
         try:
-            with guarded(engine.name):
-                made.append(_make(engine, first.runtime, first.precision, None, device=f"cuda:{number}"))
+            made.append(_make(engine, first.runtime, first.precision, None, device=f"cuda:{number}"))
         except EngineError as cause:
             if asked != "all":
                 raise EngineError(f"GPU {number}: {cause}") from cause
@@ -236,7 +233,10 @@ def _told_of_triton(generator: Generator) -> Generator:
 
 def _make(engine: Engine, runtime: str, precision: str, threads: int | None, device: str = "cuda") -> Generator:
     if runtime in GPU_RUNTIMES:
-        return _told_of_triton(_make_on_gpu(engine, runtime, precision, device))
+        from streamsr.runtimes.gpu_faults import guarded
+
+        with guarded(engine.name):
+            return _told_of_triton(_make_on_gpu(engine, runtime, precision, device))
     if runtime == "openvino":
         from streamsr.runtimes.openvino_cpu import OpenVINOGenerator
 
