@@ -114,6 +114,11 @@ def test_a_runtime_that_was_asked_for_by_name_is_no_surprise(machine: Machine, r
     assert notices_of(load_generator(bicubic_engine(2), settings())) == ()
 
 
+def test_fp8_names_what_is_missing(machine: Machine) -> None:
+    with pytest.raises(EngineError, match=r"fp8 runs in tensorrt on an NVIDIA GPU, got torch .* cannot use NVIDIA X"):
+        load_generator(find_engine("tiny-x2"), settings(precision="fp8"))
+
+
 def test_fp16_names_the_gpu_that_is_missing(machine: Machine) -> None:
     def refused() -> str:
         with pytest.raises(

@@ -45,10 +45,8 @@ def load_generator(engine: Engine, settings: GeneratorSettings, *, bit_depth: in
     runtime: str = settings.runtime
     if runtime == "auto" and settings.precision == "fp8":
         if not gpu_runs_torch():
-            raise EngineError(
-                f"{engine.name}: fp8 runs in tensorrt on an NVIDIA GPU, got none that torch can use; "
-                "use --precision auto"
-            )
+            got = why_on_processor("fp8") or "none that torch can use"
+            raise EngineError(f"{engine.name}: fp8 runs in tensorrt on an NVIDIA GPU, got {got}; use --precision auto")
         runtime = "tensorrt"
     unused = ""
     if runtime == "auto":
@@ -66,16 +64,7 @@ def load_generator(engine: Engine, settings: GeneratorSettings, *, bit_depth: in
     if precision == "auto":
         quantised = "int8" in engine.precisions and bit_depth == 8 and runtime != "torch"
         precision = "int8" if quantised else "fp32"
-    if precision in ("int8", "fp8") and bit_depth != 8:
-        other = "fp32" if precision == "int8" else "fp16"
-        raise EngineError(
-            f"{engine.name}: {precision} expects 8-bit samples, got {bit_depth}-bit; use --precision {other}"
-        )
-    if runtime == "fused" and (bit_depth != 8 or precision != "fp16"):
-        raise EngineError(
-            f"{engine.name}: fused expects 8-bit samples and fp16, got {bit_depth} bits and {precision}; "
-            "use --runtime cuda"
-        )
+    refuse_unfit(engine, runtime, precision, bit_depth=bit_depth)
     if precision == "fp16" and settings.runtime == "auto":
         got = unused or "none that is shown"
         raise EngineError(f"{engine.name}: expected an NVIDIA GPU for fp16, got {got}; use --precision auto")
@@ -88,6 +77,24 @@ def load_generator(engine: Engine, settings: GeneratorSettings, *, bit_depth: in
     if unused:
         tell(generator, f"no GPU is used, {generator.description} is: {unused}")
     return generator
+
+
+def refuse_unfit(engine: Engine, runtime: str, precision: str, *, bit_depth: int) -> None:
+    """Refuse a precision that does not hold samples of a bit depth.
+
+    Raises:
+        EngineError: it does not.
+    """
+    if precision in ("int8", "fp8") and bit_depth != 8:
+        other = "fp32" if precision == "int8" else "fp16"
+        raise EngineError(
+            f"{engine.name}: {precision} expects 8-bit samples, got {bit_depth}-bit; use --precision {other}"
+        )
+    if runtime == "fused" and (bit_depth != 8 or precision != "fp16"):
+        raise EngineError(
+            f"{engine.name}: fused expects 8-bit samples and fp16, got {bit_depth} bits and {precision}; "
+            "use --runtime cuda"
+        )
 
 
 def gpu_runs_torch() -> bool:
