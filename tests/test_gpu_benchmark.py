@@ -321,9 +321,8 @@ def test_a_section_writes_its_picture_of_a_network_in_every_way_that_runs_here(
     for name in ("cuda", "torch eager", "torch graph", "cuda in 2 bands"):
         assert told[name]["num"] == 6
         assert told[name]["levels_off"]["max"] <= 1
-    for name in ("fused", "tensorrt fp16"):
+    for name in ("fused", "tensorrt fp16", "tensorrt int8", "tensorrt fp8"):
         assert "\n" not in told[name]["left out"]
-    assert "tensorrt int8" not in told, "no engine ships a form for it"
     assert row_named(written, "`tiny-x2`, 1080p luma")["by"] == "cuda"
 
 
