@@ -697,6 +697,23 @@ def test_a_plan_that_the_library_refuses_is_an_error_in_one_line(mini: Engine) -
         Library("tensorrt", fake_module()).load(b"bad plan")
 
 
+def test_a_library_has_one_logger_in_a_program(mini: Engine) -> None:
+    """The library keeps the first that it is given: what a second one would hold is empty for ever."""
+    module, told = fake_module(), []
+
+    class Runtime(FakeRuntime):
+        def __init__(self, logger: Any) -> None:
+            told.append(logger)
+            super().__init__(told[0])
+
+    module.Runtime = Runtime
+    for _ in range(2):
+        with pytest.raises(EngineError, match="Serialization assertion failed"):
+            Library("tensorrt", module).load(b"bad plan")
+    assert told[0] is told[1]
+    assert told[0].take_error() == "", "what was told once does not explain what fails later"
+
+
 # Libraries, GPUs and what is missing
 
 

@@ -131,7 +131,7 @@ def build_from_onnx(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(
-            f"{library.name}: expected to build {shapes}, got {library.logger.last_error or 'no reason'}; "
+            f"{library.name}: expected to build {shapes}, got {library.logger.take_error() or 'no reason'}; "
             "use --launch patch or --runtime cuda"
         )
     return bytes(plan)

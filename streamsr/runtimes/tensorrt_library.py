@@ -54,13 +54,13 @@ class Library:
     Attributes:
         title: its name as its makers write it.
         version: its version.
-        logger: what the library speaks to; warnings go to our log, and the last error is kept.
+        logger: what the library speaks to; its lines go to our log, and the last error is kept.
     """
 
     def __init__(self, name: str, module: Any) -> None:
         self.name, self.module, self.title = name, module, TITLES[name]
         self.version = str(module.__version__)
-        self.logger = new_logger(module)
+        self.logger = logger_of(module)
         self._runtime: Any = None
 
     @property
@@ -120,7 +120,7 @@ class Library:
         return context
 
     def _refused(self, what: str) -> str:
-        said = self.logger.last_error or "it did not say why"
+        said = self.logger.take_error() or "it did not say why"
         return f"{self.name}: expected a plan that {what}, got {said}; streamsr engine clean, or use --runtime cuda"
 
 
@@ -173,8 +173,12 @@ def probe(name: str) -> Probe:
     return Probe(name, "", f"{how}: {said[-1].strip()[:160]}" if said else how)
 
 
-def new_logger(module: Any) -> Any:
-    """Return a logger for a library: warnings and worse to our log, the last error kept in ``last_error``."""
+@cache
+def logger_of(module: Any) -> Any:
+    """Return the one logger of a library: its lines go to our log, and the last error is kept for `take_error`.
+
+    A library keeps the first logger that it is given for the whole program and tells later ones nothing.
+    """
     severity = module.ILogger.Severity
 
     class Logger(module.ILogger):  # type: ignore[misc]
@@ -190,5 +194,10 @@ def new_logger(module: Any) -> Any:
             if level in (severity.ERROR, severity.INTERNAL_ERROR):
                 self.last_error = line
             log.log(logging.DEBUG, "%s", line)
+
+        def take_error(self) -> str:
+            """Return the last error and forget it, so that it does not explain what fails later."""
+            said, self.last_error = self.last_error, ""
+            return said
 
     return Logger()

@@ -182,7 +182,7 @@ class ShapeContext:
         self._point("output", written)
         handle = torch.cuda.current_stream(pictures.device).cuda_stream if pictures.is_cuda else 0
         if not self.context.execute_async_v3(handle):
-            said = self.plan.library.logger.last_error or "it did not say why"
+            said = self.plan.library.logger.take_error() or "it did not say why"
             raise EngineError(f"{self.plan.library.name}: expected a launch, got {said}; use --runtime cuda")
         if written is not out:
             self._hand_over(written, out)
