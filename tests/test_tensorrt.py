@@ -9,6 +9,7 @@ import os
 import sys
 import types
 from collections.abc import Callable, Iterator
+from enum import IntFlag
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from torch.nn import functional
 
 from streamsr.config import GeneratorSettings
 from streamsr.engine import MANIFEST, Engine, bicubic_engine, list_engines, read_engine
-from streamsr.errors import EngineError
+from streamsr.errors import EngineError, GpuFault, GpuMemoryFault
 from streamsr.launch import sizes_of
 from streamsr.models.srgan import SRGANGenerator, fold_batch_norm
 from streamsr.models.student import Student, StudentSpec, add_skip
@@ -529,7 +530,7 @@ class FakeRuntime:
 
     def deserialize_cuda_engine(self, plan: bytes) -> FakeCudaEngine | None:
         if plan.startswith(b"bad"):
-            self.logger.log(Severity.ERROR, "Serialization assertion\nfailed")
+            self.logger.log(Severity.ERROR, self.module.saying)
             return None
         return FakeCudaEngine(self.module, plan)
 
@@ -541,6 +542,7 @@ def fake_module(**extra: Any) -> Any:
         "__version__": "11.0",
         "contexts": [],
         "failing": False,
+        "saying": "Serialization assertion\nfailed",
         "room": 1 << 20,
         "ILogger": FakeLogger,
         "Runtime": type("Runtime", (FakeRuntime,), {"module": module}),
@@ -692,6 +694,96 @@ def test_a_batch_that_finds_no_memory_is_run_as_two(mini: Engine) -> None:
         other.generator.generate(noisy((1, 1, 9, 9)))
 
 
+LACKING = "Error Code 2: OutOfMemory (Requested size was 2147483648 bytes.)"
+ILLEGAL = "Error Code 1: Cuda Runtime (an illegal memory access was encountered)"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (LACKING, GpuMemoryFault),
+        ("Requested amount of GPU memory (4096 bytes) could not be allocated", GpuMemoryFault),
+        (ILLEGAL, GpuFault),
+        ("CUDA initialization failure with error: 999", GpuFault),
+        ("Error Code 3: API Usage Error (Parameter check failed)", EngineError),
+        ("", EngineError),
+    ],
+)
+def test_what_the_gpu_did_is_its_fault(mini: Engine, said: str, kind: type[EngineError]) -> None:
+    fake = Fake(mini)
+    fake.module.failing = True
+    logger = fake.generator.compiled_network.library.logger
+    logger.log(Severity.ERROR, said)
+    pictures, out = torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
+    with pytest.raises(EngineError) as caught:
+        fake.generator.enlarge(pictures, out)
+    assert type(caught.value) is kind
+    assert_exit_4(caught, said)
+    fake.module.saying = said
+    with pytest.raises(EngineError) as caught:
+        Library("tensorrt", fake.module).load(b"bad plan")
+    assert type(caught.value) is kind
+
+
+def test_a_launch_that_finds_no_memory_is_run_as_two(mini: Engine) -> None:
+    fake = Fake(mini)
+    pictures = noisy((4, 1, 12, 12))
+    expected = Fake(mini).generator.generate(pictures).copy()
+    plain = FakeContext.execute_async_v3
+
+    def scarce(context: FakeContext, handle: int) -> bool:
+        if context.shape[0] > 2:
+            fake.generator.compiled_network.library.logger.log(Severity.ERROR, LACKING)
+            return False
+        return plain(context, handle)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeContext, "execute_async_v3", scarce)
+        assert (fake.generator.generate(pictures) == expected).all()
+
+
+class FakeStream:
+    """A CUDA stream on which something failed before."""
+
+    def synchronize(self) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+
+def test_work_that_failed_before_is_found_out(mini: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library("tensorrt", fake_module())
+    capturing = False
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
+    monkeypatch.setattr(torch.cuda, "current_stream", FakeStream)
+    assert "unspecified launch failure" in str(library.refusal("a launch", "wait"))
+    assert type(library.refusal("a launch", "wait")) is GpuFault
+    capturing = True  # waiting would spoil the graph
+    assert type(library.refusal("a launch", "wait")) is EngineError
+
+
+@pytest.mark.parametrize(
+    ("flag", "kind"), [(4, EngineError), (1 | 8, EngineError), (16, GpuMemoryFault), (64, GpuFault)]
+)
+def test_why_a_plan_is_not_valid_here_is_said(flag: int, kind: type[EngineError]) -> None:
+    names = {
+        "VERSION_MISMATCH": 1,
+        "OLD_CUDA_DRIVER": 4,
+        "OLD_CUDA_RUNTIME": 8,
+        "INSUFFICIENT_GPU_MEMORY": 16,
+        "CUDA_ERROR": 64,
+    }
+    module = fake_module(
+        EngineValidity=types.SimpleNamespace(INVALID="no"),
+        EngineInvalidityDiagnostics=IntFlag("Diagnostics", names),
+    )
+    module.Runtime.get_engine_validity = lambda runtime, plan: ("no", flag)
+    with pytest.raises(EngineError) as caught:
+        Library("tensorrt-rtx", module).load(b"plan")
+    assert type(caught.value) is kind
+    for name, bit in names.items():
+        assert (name.replace("_", " ") in str(caught.value)) == bool(flag & bit)
+
+
 def test_a_plan_that_the_library_refuses_is_an_error_in_one_line(mini: Engine) -> None:
     with pytest.raises(EngineError, match="Serialization assertion failed; streamsr engine clean"):
         Library("tensorrt", fake_module()).load(b"bad plan")
@@ -701,7 +793,7 @@ def test_a_library_has_one_logger_in_a_program(mini: Engine) -> None:
     """The library keeps the first that it is given: what a second one would hold is empty for ever."""
     module, told = fake_module(), []
 
-    class Runtime(FakeRuntime):
+    class Runtime(module.Runtime):  # type: ignore[misc]
         def __init__(self, logger: Any) -> None:
             told.append(logger)
             super().__init__(told[0])

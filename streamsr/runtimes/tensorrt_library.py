@@ -25,6 +25,9 @@ MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
+REBUILT = "streamsr engine clean, or use --runtime cuda"
+"""What to do about a plan that the library refuses."""
+
 PROBE_LIMIT_S = 60.0
 """What importing a library may take; from a cold disk its 230 MB take seconds."""
 
@@ -86,24 +89,24 @@ class Library:
         """Return a plan as the library's engine, on the present GPU.
 
         Raises:
-            EngineError: the library refuses it.
+            EngineError: the library refuses it; a `GpuFault` where the GPU failed, or lacks memory.
         """
         if self._runtime is None:  # lives as long as its engines
             self._runtime = self.module.Runtime(self.logger)
         if hasattr(self._runtime, "get_engine_validity"):
-            validity, _ = self._runtime.get_engine_validity(plan)
+            validity, reasons = self._runtime.get_engine_validity(plan)
             if validity == self.module.EngineValidity.INVALID:
-                raise EngineError(self._refused("loads here"))
+                raise self.refusal("a plan that loads here", REBUILT, self._reasons(reasons))
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise EngineError(self._refused("loads here"))
+            raise self.refusal("a plan that loads here", REBUILT)
         return engine
 
     def new_context(self, engine: Any) -> Any:
         """Return an execution context whose memory is the caller's to give.
 
         Raises:
-            EngineError: the library refuses it.
+            EngineError: the library refuses it; a `GpuFault` where the GPU failed, or lacks memory.
         """
         strategy = self.module.ExecutionContextAllocationStrategy.USER_MANAGED
         if self.is_ahead_of_time:
@@ -116,12 +119,26 @@ class Library:
         else:
             context = engine.create_execution_context(strategy)
         if context is None:
-            raise EngineError(self._refused("runs here"))
+            raise self.refusal("a plan that runs here", REBUILT)
         return context
 
-    def _refused(self, what: str) -> str:
-        said = self.logger.take_error() or "it did not say why"
-        return f"{self.name}: expected a plan that {what}, got {said}; streamsr engine clean, or use --runtime cuda"
+    def refusal(self, expected: str, otherwise: str, said: str = "") -> EngineError:
+        """Return the error for what the library refused just now: a `GpuFault` where the GPU failed or lacks memory.
+
+        Args:
+            expected: what it was asked for.
+            otherwise: what to do where the GPU is whole.
+            said: why, where it gave a reason; else its last error is taken.
+        """
+        from streamsr.runtimes.tensorrt_faults import refusal
+
+        last = self.logger.take_error()
+        return refusal(self.name, expected, said or last, otherwise)
+
+    def _reasons(self, flags: int) -> str:
+        """Return why a plan is not valid here, in the library's words."""
+        stated = self.module.EngineInvalidityDiagnostics.__members__
+        return ", ".join(name.replace("_", " ") for name, flag in stated.items() if int(flags) & int(flag))
 
 
 def is_installed() -> bool:

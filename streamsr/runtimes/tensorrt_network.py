@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from streamsr.engine import Engine
-from streamsr.errors import EngineError
 from streamsr.plans import Plan
 from streamsr.runtimes.cuda_networks import Chooser
 from streamsr.runtimes.gpu_generator import PREPARED_SHAPES
@@ -146,7 +145,7 @@ class LoadedPlan:
         """
         context = self.library.new_context(self.engine)
         if not context.set_input_shape(self.names["input"], shape):
-            raise EngineError(f"{self.library.name}: expected one of {self.shapes}, got {shape}; use --runtime cuda")
+            raise self.library.refusal(f"to be ready for {shape}, one of {self.shapes}", "use --runtime cuda")
         num_bytes = int(context.update_device_memory_size_for_shapes())
         scratch = torch.empty(max(num_bytes, 1), dtype=torch.uint8, device=device)
         context.set_device_memory(scratch.data_ptr(), num_bytes)
@@ -175,15 +174,14 @@ class ShapeContext:
         """Enqueue one launch on the present CUDA stream.
 
         Raises:
-            EngineError: TensorRT refused it.
+            EngineError: TensorRT refused it; a `GpuFault` where the GPU failed, or lacks memory.
         """
         read, written = self._readable(pictures), self._writable(out)
         self._point("input", read)
         self._point("output", written)
         handle = torch.cuda.current_stream(pictures.device).cuda_stream if pictures.is_cuda else 0
         if not self.context.execute_async_v3(handle):
-            said = self.plan.library.logger.take_error() or "it did not say why"
-            raise EngineError(f"{self.plan.library.name}: expected a launch, got {said}; use --runtime cuda")
+            raise self.plan.library.refusal("a launch", "use --runtime cuda")
         if written is not out:
             self._hand_over(written, out)
 
