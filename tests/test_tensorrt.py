@@ -31,6 +31,7 @@ from streamsr.models.student import Student, StudentSpec, add_skip
 from streamsr.plans import Plan, PlanCache
 from streamsr.quality.fidelity import psnr_db
 from streamsr.runtimes import load_generator, nvidia, tensorrt_library
+from streamsr.runtimes.gpu_generator import GpuGenerator
 from streamsr.runtimes.nvidia import Gpu
 from streamsr.runtimes.tensorrt import TensorRTGenerator
 from streamsr.runtimes.tensorrt_library import Library, find_library, probe
@@ -665,6 +666,40 @@ def test_a_captured_launch_keeps_its_contexts(mini: Engine) -> None:
     assert [context.launches for context in kept] == [2] * len(ends)
 
 
+@pytest.mark.parametrize("capturable", [False, True])
+def test_a_plan_that_cannot_be_captured_is_launched_as_it_is(
+    mini: Engine, capturable: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake, asked, graph = Fake(mini), [], []
+    monkeypatch.setattr(GpuGenerator, "capture", lambda generator, launch: graph.append(launch) or launch)
+
+    def is_stream_capturable(context: FakeContext, handle: int) -> bool:
+        asked.append(context.shape)
+        return capturable or context.shape[-1] != 12
+
+    monkeypatch.setattr(FakeContext, "is_stream_capturable", is_stream_capturable, raising=False)
+    fake.generator.graphs = True
+    ends = [(torch.from_numpy(noisy((1, 1, 8, w))), torch.zeros(1, 1, 16, 2 * w).byte()) for w in (12, 16)]
+
+    def launch() -> None:
+        for pictures, out in ends:
+            fake.generator.enlarge(pictures, out)
+
+    calls = [fake.generator.capture(launch) for _ in range(2)]
+    assert asked[:1] == [(1, 1, 8, 12)]
+    assert len(graph) == (2 if capturable else 0)
+    assert len(fake.generator.notices) == (0 if capturable else 1)
+    assert ("one by one" in caplog.text) != capturable
+    expected = [out.clone() for _, out in ends]
+    fake.generator.compiled_network.forget()
+    for _, out in ends:
+        out.zero_()
+    calls[0]()
+    assert all((out == made).all() for (_, out), made in zip(ends, expected, strict=True))
+    if not capturable:
+        assert len(fake.module.contexts) == 2, "what a launch needs is kept for it"
+
+
 def test_shapes_that_nobody_holds_are_forgotten(mini: Engine) -> None:
     fake = Fake(mini)
     for width in range(8, 40):
@@ -1114,6 +1149,11 @@ def test_the_stand_in_has_no_call_that_the_library_lacks(library: Library) -> No
     assert settings <= set(dir(library.module.IRuntimeConfig))
     assert library.module.DynamicShapesKernelSpecializationStrategy.EAGER
     assert library.module.BuilderFlag.REQUIRE_USER_ALLOCATION
+    assert hasattr(library.module.IExecutionContext, "is_stream_capturable")
+    assert hasattr(library.module.Runtime, "get_engine_validity")
+    assert {"OLD_CUDA_DRIVER", "INSUFFICIENT_GPU_MEMORY", "CUDA_ERROR"} <= set(
+        library.module.EngineInvalidityDiagnostics.__members__
+    )
     assert {"UINT8", "HALF", "FLOAT"} <= set(dir(library.module.DataType))
 
 

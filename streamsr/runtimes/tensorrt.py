@@ -7,7 +7,7 @@ launched (`streamsr.runtimes.tensorrt_network`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,11 +73,27 @@ class TensorRTGenerator(GpuGenerator):
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
         """Return a call that enqueues what ``launch`` does; see `GpuGenerator.capture`.
 
-        The call keeps the contexts that it launches alive: a graph writes to their scratch memory.
+        The call keeps the contexts that it launches alive: a graph writes to their scratch memory. Where a plan cannot
+        be captured, the call is ``launch`` itself.
         """
         with self.compiled_network.keeping() as contexts:
+            if self.graphs and not self._can_capture(launch, contexts):
+                return Kept(launch, contexts, self.compiled_network)
             call = super().capture(launch)
         return Captured(call, contexts)
+
+    def _can_capture(self, launch: Callable[[], None], contexts: Mapping[tuple[Any, ...], ShapeContext]) -> bool:
+        """Whether a CUDA graph can hold a launch, which runs once, so that its contexts are there."""
+        with self.on_stream():
+            launch()
+        handle = self.cuda_stream.cuda_stream if self.is_gpu else 0
+        if all(context.is_capturable(handle) for context in contexts.values()):
+            return True
+        notice = "tensorrt: a plan cannot be captured in a CUDA graph: its steps are enqueued one by one, slower"
+        if notice not in self.notices:
+            log.warning("%s", notice)
+            self.notices.append(notice)
+        return False
 
     def _generate_in_halves(self, pictures: Pictures, out: Pictures | None) -> Pictures:
         """Run a batch that found no memory as two, with no other shape's memory in the way."""
@@ -129,6 +145,26 @@ class Captured:
     def __call__(self) -> None:
         """Enqueue the launch."""
         self.call()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A launch that no graph holds.
+
+    Attributes:
+        launch: enqueues it.
+        contexts: what it launches, alive and ready as long as it is.
+        network: whose they are.
+    """
+
+    launch: Callable[[], None]
+    contexts: dict[tuple[Any, ...], ShapeContext]
+    network: TensorRTNetwork
+
+    def __call__(self) -> None:
+        """Enqueue the launch."""
+        with self.network.keeping(self.contexts):
+            self.launch()
 
 
 def check_precision(engine: Engine, precision: str) -> None:

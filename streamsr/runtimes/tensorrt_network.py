@@ -68,9 +68,15 @@ class TensorRTNetwork:
             self._context_for(tuple(part.shape), samples).run(part, out[first : first + most])
 
     @contextmanager
-    def keeping(self) -> Iterator[dict[tuple[Any, ...], ShapeContext]]:
-        """Collect the contexts that the body uses, none of which is forgotten before its end."""
-        self._kept = {}
+    def keeping(
+        self, kept: dict[tuple[Any, ...], ShapeContext] | None = None
+    ) -> Iterator[dict[tuple[Any, ...], ShapeContext]]:
+        """Collect the contexts that the body uses, none of which is forgotten before its end.
+
+        Args:
+            kept: those that are there already, for the body to use; the others are added.
+        """
+        self._kept = {} if kept is None else kept
         try:
             yield self._kept
         finally:
@@ -184,6 +190,15 @@ class ShapeContext:
             raise self.plan.library.refusal("a launch", "use --runtime cuda")
         if written is not out:
             self._hand_over(written, out)
+
+    def is_capturable(self, handle: int) -> bool:
+        """Whether a CUDA graph can hold its launches; a library that cannot be asked (TensorRT) has no others.
+
+        Args:
+            handle: of the CUDA stream.
+        """
+        asked = getattr(self.context, "is_stream_capturable", None)
+        return asked is None or bool(asked(handle))
 
     def _point(self, end: str, pictures: Tensor) -> None:
         """Tell the context where pictures are, where that is news to it."""
