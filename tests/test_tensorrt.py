@@ -1068,6 +1068,8 @@ def test_the_exported_program_is_the_network_at_any_size(mini: Engine, srgans: d
             made = exported(engine).module()(torch.from_numpy(pictures).float() / 255)
         assert made.dtype == torch.float32
         assert np.abs(made.numpy() * 255 - expected_of(engine, pictures)).max() <= 1.0
+    ranges = sorted((int(side.lower) for side in exported(mini).range_constraints.values()), reverse=True)
+    assert ranges == [2, 2, 1], "rows and columns from 2 on, one picture or more"
 
 
 def test_torch_tensorrt_is_asked_for_a_whole_network(mini: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1090,7 +1092,9 @@ def test_torch_tensorrt_is_asked_for_a_whole_network(mini: Engine, monkeypatch: 
     assert tensorrt_export.build_from_torch(mini, shapes) == b"plan"
     assert asked["require_full_compilation"] is True
     (pictures,) = asked["arg_inputs"]
-    assert (pictures["min_shape"], pictures["max_shape"]) == (shapes.least, shapes.most)
+    assert asked["use_explicit_typing"] is True
+    assert shapes.least == (1, 1, 1, 1)
+    assert (pictures["min_shape"], pictures["max_shape"]) == ((1, 1, 2, 2), shapes.most)
 
     def refuse(program: Any, **options: Any) -> bytes:
         raise RuntimeError("aten.foo\nis not supported")

@@ -15,6 +15,9 @@ from streamsr.models.student import Student, add_skip
 from streamsr.runtimes.tensorrt_plans import ShapeRange
 from streamsr.runtimes.torch_cpu import load_network
 
+LEAST_PX = 2
+"""The smallest side of a picture here: torch.export keeps sizes 0 and 1 apart from all others."""
+
 
 class HalfNetwork(nn.Module):
     """A network that computes in FP16 between float32 samples; a student's skip stays float32.
@@ -47,11 +50,11 @@ class HalfNetwork(nn.Module):
 
 
 def exported(engine: Engine) -> ExportedProgram:
-    """Return an engine's network as an exported program with free numbers of pictures, rows and columns."""
+    """Return an engine's network as an exported program with free numbers of pictures, rows and columns (from 2 on)."""
     network = HalfNetwork(load_network(engine)).eval()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-    sides = {0: Dim("num", min=1), 2: Dim("height"), 3: Dim("width")}
+    sides = {0: Dim("num", min=1), 2: Dim("height", min=LEAST_PX), 3: Dim("width", min=LEAST_PX)}
     example = torch.zeros(2, 1 if engine.colour == "luma" else 3, 24, 32)
     return export(network, (example,), dynamic_shapes=(sides,))
 
@@ -61,7 +64,7 @@ def build_from_torch(engine: Engine, shapes: ShapeRange) -> bytes:
 
     Args:
         engine: which network.
-        shapes: what the plan is to serve.
+        shapes: what the plan is to serve, but for pictures of a single row or column.
 
     Raises:
         EngineError: an operator would fall out of the plan, or it cannot be built.
@@ -69,12 +72,18 @@ def build_from_torch(engine: Engine, shapes: ShapeRange) -> bytes:
     import torch_tensorrt
 
     program = exported(engine)
+    num, channels, *sides = shapes.least
+    least = (num, channels, *(max(side, LEAST_PX) for side in sides))
     pictures: Any = torch_tensorrt.Input(
-        min_shape=shapes.least, opt_shape=shapes.usual, max_shape=shapes.most, dtype=torch.float32
+        min_shape=least, opt_shape=shapes.usual, max_shape=shapes.most, dtype=torch.float32
     )
     try:
         plan = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
-            program, arg_inputs=[pictures], require_full_compilation=True, disable_tf32=True
+            program,
+            arg_inputs=[pictures],
+            require_full_compilation=True,
+            disable_tf32=True,
+            use_explicit_typing=True,  # FP16 where the network says so: the default before it became the only way
         )
     except Exception as cause:  # its errors share no class but this
         line = " ".join(str(cause).split())[:200]
