@@ -20,6 +20,7 @@ import pytest
 from streamsr.errors import EngineError
 from streamsr.plans import FOLDER_VARIABLE, BuildProgress, PlanCache, PlanKey, cache_folder
 from streamsr.plans import cache as plans
+from streamsr.plans.building import locked, remove_free_lock, try_lock
 
 KEY = PlanKey(
     engine="fast-x2",
@@ -375,6 +376,43 @@ def test_clean_removes_what_is_not_kept_and_what_killed_builders_left(
     assert not old.exists()
     assert cache.clean() == (1, len(CONTENT))
     assert cache.entries() == []
+
+
+def test_clean_removes_locks_that_nobody_holds(cache: PlanCache) -> None:
+    other = replace(KEY, engine="other")
+    cache.obtain(other, builder())
+    program = start_program(cache, seconds=1.5)
+    wait_for(lambda: num_built(cache) == 2)
+    cache.clean()
+    assert [path.name for path in cache.folder.glob("*.lock")] == [f"{KEY.stem}.lock"]
+    assert program.communicate(timeout=DEADLINE_S)[0].split()[:2] == [str(len(CONTENT)), "True"]
+    cache.clean()
+    assert list(cache.folder.iterdir()) == [cache.folder / "count.log"]
+
+
+@posix
+def test_a_lock_that_was_removed_keeps_nobody_out_and_is_made_again(cache: PlanCache) -> None:
+    """A program that waited for a lock finds it free because it was removed; a third one would make a new one."""
+    cache.folder.mkdir(parents=True)
+    path = cache.folder / "a.lock"
+    waiting: list[BuildProgress] = []
+
+    def removed(progress: BuildProgress) -> None:
+        waiting.append(progress)
+        path.unlink()
+        first.__exit__(None, None, None)
+
+    first = locked(path, name="a", watch=waiting.append, limit_s=DEADLINE_S)
+    first.__enter__()
+    with locked(path, name="a", watch=removed, limit_s=DEADLINE_S):
+        assert len(waiting) == 1
+        assert path.is_file()
+        with path.open("ab") as file:
+            assert not try_lock(file), "who comes now waits"
+        remove_free_lock(path)
+        assert path.is_file(), "it is held"
+    remove_free_lock(path)
+    assert not path.exists()
 
 
 def test_an_empty_or_missing_cache_has_no_entries(tmp_path: Path) -> None:

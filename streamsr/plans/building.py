@@ -129,7 +129,7 @@ def locked(path: Path, *, name: str, watch: Callable[[BuildProgress], None], lim
     """Hold the lock on a file for the body; it goes when the program ends, however it ends.
 
     Args:
-        path: of the file; made where it is not there, and left there.
+        path: of the file; made where it is not there, and left there (`remove_free_lock` removes it).
         name: of the engine that is waited for.
         watch: called a few times a second while another program holds the lock.
         limit_s: what waiting may take.
@@ -139,17 +139,44 @@ def locked(path: Path, *, name: str, watch: Callable[[BuildProgress], None], lim
         OSError: the file cannot be made, or this file system has no locks.
     """
     started_s = time.monotonic()
+    while True:
+        with path.open("ab") as file:
+            while not try_lock(file):
+                elapsed_s = time.monotonic() - started_s
+                if elapsed_s > limit_s:
+                    raise EngineError(
+                        f"{name}: expected another program to finish its plan within {limit_s:g} s, it did not; "
+                        "end that program and run again"
+                    )
+                watch(BuildProgress(name, "waiting for another program that builds the same plan", elapsed_s))
+                time.sleep(LOOK_S)
+            if is_there(file, path):
+                yield
+                return
+
+
+def is_there(file: IO[bytes], path: Path) -> bool:
+    """Whether an open file is the one that has a name now: a lock on one that was removed keeps nobody out."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def remove_free_lock(path: Path) -> None:
+    """Remove the file of a lock, unless somebody holds it or (on Windows) has it open.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
     with path.open("ab") as file:
-        while not try_lock(file):
-            elapsed_s = time.monotonic() - started_s
-            if elapsed_s > limit_s:
-                raise EngineError(
-                    f"{name}: expected another program to finish its plan within {limit_s:g} s, it did not; "
-                    "end that program and run again"
-                )
-            watch(BuildProgress(name, "waiting for another program that builds the same plan", elapsed_s))
-            time.sleep(LOOK_S)
-        yield
+        if not try_lock(file):
+            return
+        if sys.platform != "win32":
+            path.unlink(missing_ok=True)
+    if sys.platform == "win32":
+        with suppress(PermissionError):
+            path.unlink(missing_ok=True)
 
 
 def try_lock(file: IO[bytes]) -> bool:

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from streamsr.errors import EngineError
-from streamsr.plans.building import BUILD_LIMIT_S, BuildProgress, locked, run_builder
+from streamsr.plans.building import BUILD_LIMIT_S, BuildProgress, locked, remove_free_lock, run_builder
 from streamsr.plans.key import PlanKey, read_key, read_manifest
 
 FOLDER_VARIABLE = "STREAMSR_CACHE"
@@ -182,6 +182,8 @@ class PlanCache:
             for entry in gone:
                 entry.path.unlink(missing_ok=True)
                 entry.path.with_suffix(".json").unlink(missing_ok=True)
+            for lock in self.folder.glob("*.lock"):
+                remove_free_lock(lock)
             for left in self.folder.glob(f"{BUILDING}*"):
                 if time.time() - left.stat().st_mtime > BUILD_LIMIT_S:
                     shutil.rmtree(left, ignore_errors=True)
