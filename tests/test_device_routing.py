@@ -15,6 +15,7 @@ from torch import Tensor
 
 from benchmarks.gpu_engines import random_engine
 from streamsr.device import routing as device_routing
+from streamsr.device.enlarger import batch_shapes
 from streamsr.device.slot import Slot
 from streamsr.device.upscaler import DeviceUpscaler
 from streamsr.device.worth import JUDGED, WATCHED
@@ -217,6 +218,55 @@ def test_a_rest_is_no_part_of_what_is_kept() -> None:
     whole = DeviceUpscaler(generator, reuse_unchanged=False)
     for frame, made in zip(last, upscaler.upscale_all(last), strict=True):
         assert max(largest_difference(made, whole.upscale(frame))) == 0
+
+
+def test_frames_do_not_wait_for_a_plan_for_patches(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    generator = generator_for(find_engine("tiny-x2"), "cpu")
+    frames = [frame_of(EIGHT, 1, size=SIZE)]
+    frames += [changed_frame(frames[-1], (5, 5, 4, at)) for at in (4, 5, 6)]
+    upscaler = routing(generator, frames[0], patch_px=16)
+    launched: set[tuple[int, ...]] = set()
+    asked: set[tuple[int, ...]] = set()
+    plain = generator.network.enlarge
+
+    def is_ready_for(shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+        assert dtype == torch.uint8
+        asked.add(shape)
+        return shape[0] < 10
+
+    def noting(pictures: Tensor, out: Tensor) -> None:
+        launched.add(tuple(pictures.shape))
+        plain(pictures, out)
+
+    monkeypatch.setattr(generator.network, "enlarge", noting)
+    monkeypatch.setattr(generator, "is_ready_for", is_ready_for)
+    list(upscaler.upscale_all(frames[1:]))
+    assert not launched - {(1, 1, SIZE[1], SIZE[0])}
+    (line,) = [record.getMessage() for record in caplog.records if "whole frames are launched" in record.getMessage()]
+    assert "expected a plan for patches to be there" in line
+    assert upscaler.count.launched == upscaler.count.total
+    again = routing(generator, frames[0], patch_px=16)
+    monkeypatch.setattr(generator, "is_ready_for", lambda shape, dtype: not asked.add(shape))
+    list(again.upscale_all(frames[1:]))
+    assert again.count.launched < again.count.total
+    assert launched - {(1, 1, SIZE[1], SIZE[0])} <= asked, "what is launched was asked for"
+
+
+@pytest.mark.parametrize("num", [1, 63, 64, 65, 200])
+def test_launches_have_the_shapes_that_are_told_ahead(num: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = generator_for(find_engine("tiny-x2"), "cpu")
+    upscaler = DeviceUpscaler(generator, launch="patch", patch_px=8)
+    upscaler.upscale(frame_of(EIGHT, 1, size=SIZE))
+    enlarger, launched = upscaler._enlarger, set()
+    assert enlarger._windows is not None
+    wide, tall = enlarger.grid.window_size
+    monkeypatch.setattr(generator, "enlarge", lambda pictures, out: launched.add(tuple(pictures.shape)))
+    enlarger.batch = 64
+    picture, indices = torch.zeros(1, SIZE[1], SIZE[0], dtype=torch.uint8), torch.zeros(num, dtype=torch.int32)
+    enlarger.generate_patches(enlarger._windows, picture, enlarger.room_for_made(), indices)
+    assert launched == batch_shapes(num, (1, tall, wide), 64)
 
 
 def test_a_plan_for_patches_that_cannot_be_built_ends_routing_and_not_the_job(

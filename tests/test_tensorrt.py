@@ -558,18 +558,25 @@ def fake_module(**extra: Any) -> Any:
 class Fake:
     """A generator on a fake library, its plans written as ONNX."""
 
-    def __init__(self, engine: Engine, *, samples: str | None = None) -> None:
+    def __init__(self, engine: Engine, *, samples: str | None = None, precision: str = "fp16") -> None:
         self.module = fake_module()
         self.asked: list[tuple[str, str]] = []
+        self.held: list[str] = []
+        self.engine, self.samples, self.precision = engine, samples, precision
+        library = Library("tensorrt", self.module)
+        self.generator = TensorRTGenerator(engine, precision=precision, device="cpu", library=library, plans=self)
 
-        def plans(shapes: ShapeRange, asked: str) -> Plan:
-            self.asked.append((shapes.name, asked))
-            graph = graphs.tensorrt_graph(engine, precision="fp16", samples=samples or asked)
-            library = Library("tensorrt", self.module)
-            key = plan_key(engine, precision="fp16", samples=asked, shapes=shapes, library=library, gpu=RTX_4090)
-            return Plan(key, graph, built=False)
+    def obtain(self, shapes: ShapeRange, samples: str) -> Plan:
+        self.asked.append((shapes.name, samples))
+        graph = graphs.tensorrt_graph(self.engine, precision=self.precision, samples=self.samples or samples)
+        library = Library("tensorrt", self.module)
+        key = plan_key(
+            self.engine, precision=self.precision, samples=samples, shapes=shapes, library=library, gpu=RTX_4090
+        )
+        return Plan(key, graph, built=False)
 
-        self.generator = TensorRTGenerator(engine, device="cpu", library=Library("tensorrt", self.module), plans=plans)
+    def holds(self, shapes: ShapeRange, samples: str) -> bool:
+        return shapes.name in self.held
 
     @property
     def told(self) -> list[list[str]]:
@@ -615,6 +622,41 @@ def test_plans_are_asked_for_once_and_serve_what_fits(mini: Engine) -> None:
     assert fake.asked == [("patches", "uint8"), ("frame 640x480", "uint8")]
     fake.generator.generate(np.zeros((1, 1, 8, 8), np.float32))
     assert fake.asked[2:] == [("frame 640x480", "float32")]
+
+
+def test_a_launch_can_be_had_where_its_plan_is_loaded_or_in_the_cache(mini: Engine) -> None:
+    fake = Fake(mini)
+    patches, frame, larger = (16, 1, 40, 40), (1, 1, 400, 600), (1, 1, 700, 1000)
+    ready = fake.generator.is_ready_for
+    assert not any(ready(shape, torch.uint8) for shape in (patches, frame, larger))
+    fake.held = ["patches"]
+    assert ready(patches, torch.uint8)
+    assert fake.asked == [], "nothing is loaded for the question"
+    fake.held = []
+    fake.generator.generate(np.zeros(frame, np.uint8))
+    assert ready(frame, torch.uint8)
+    assert ready((1, 1, 40, 40), torch.uint8)
+    assert not any(ready(shape, torch.uint8) for shape in (patches, larger))
+    assert not ready(frame, torch.float32)
+
+
+def test_plans_in_the_cache_are_there_where_they_are_whole(
+    mini: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.test_plans import builder, flip_byte
+
+    monkeypatch.setenv("STREAMSR_CACHE", str(tmp_path))
+    monkeypatch.setattr("streamsr.runtimes.tensorrt.gpu_of_torch", lambda device: RTX_4090)
+    library, shape = Library("tensorrt", fake_module()), (16, 1, 40, 40)
+    generator = TensorRTGenerator(mini, device="cpu", library=library)
+    assert not generator.is_ready_for(shape, torch.uint8)
+    options: dict[str, Any] = {"precision": "fp16", "samples": "uint8", "library": library, "gpu": RTX_4090}
+    PlanCache().obtain(plan_key(mini, shapes=patch_range(mini), **options), builder())
+    assert generator.is_ready_for(shape, torch.uint8)
+    assert not generator.is_ready_for(shape, torch.float32)
+    (plan,) = (tmp_path / "plans").glob("*.plan")
+    flip_byte(plan)
+    assert not generator.is_ready_for(shape, torch.uint8)
 
 
 def test_a_plan_for_frames_does_not_serve_patches_one_by_one(mini: Engine) -> None:
@@ -740,6 +782,7 @@ ILLEGAL = "Error Code 1: Cuda Runtime (an illegal memory access was encountered)
         ("Requested amount of GPU memory (4096 bytes) could not be allocated", GpuMemoryFault),
         (ILLEGAL, GpuFault),
         ("CUDA initialization failure with error: 999", GpuFault),
+        ("cudaError 35: CUDA driver version is insufficient for CUDA runtime version", EngineError),
         ("Error Code 3: API Usage Error (Parameter check failed)", EngineError),
         ("", EngineError),
     ],
@@ -1246,18 +1289,11 @@ def test_a_generator_in_fp8_is_refused_on_an_older_gpu(eight: Engine, monkeypatc
 
 def test_a_generator_in_fp8_runs_the_shipped_form(eight: Engine) -> None:
     pictures = noisy((2, 1, 20, 24))
-    library, asked = Library("tensorrt", fake_module()), []
-
-    def plans(shapes: ShapeRange, samples: str) -> Plan:
-        graph = graphs.tensorrt_graph(eight, precision="fp8", samples=samples)
-        asked.append(samples)
-        key = plan_key(eight, precision="fp8", samples=samples, shapes=shapes, library=library, gpu=RTX_4090)
-        return Plan(key, graph, built=False)
-
-    generator = TensorRTGenerator(eight, precision="fp8", device="cpu", library=library, plans=plans)
+    fake = Fake(eight, precision="fp8")
+    generator = fake.generator
     assert (generator.precision, "fp8" in generator.description) == ("fp8", True)
     assert (generator.generate(pictures) == run_onnx(eight.read_file("fp8"), pictures)).all()
-    assert asked == ["uint8"]
+    assert fake.asked == [("patches", "uint8")]
 
 
 @pytest.mark.needs_tensorrt

@@ -19,6 +19,18 @@ MAX_BATCH_PX = 1 << 20
 and libraries count samples in 31 bits."""
 
 
+def batch_shapes(num: int, patch: tuple[int, ...], batch: int | None = None) -> set[tuple[int, ...]]:
+    """Return the shapes of the launches of some patches, (N, C, H, W) each; see `DeviceEnlarger.generate_patches`.
+
+    Args:
+        num: how many patches.
+        patch: (C, H, W).
+        batch: patches a launch; None for as many as `MAX_BATCH_PX` allows.
+    """
+    most = batch or max(MAX_BATCH_PX // (patch[1] * patch[2]), 1)
+    return {(size, *patch) for size in {min(num, most), num % most} - {0}}
+
+
 class DeviceEnlarger:
     """Enlarges frames of one size, layout and colour on a device.
 
@@ -72,6 +84,11 @@ class DeviceEnlarger:
             self.generate(picture, made)
             self.finish(flat, picture, made, flat_out, figures)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the samples that the generator reads and writes."""
+        return torch.uint8 if self._bridge is None and self.small.dtype == torch.uint8 else torch.float32
+
     def picture_of(self, flat: Tensor) -> Tensor:
         """Return what the generator reads: (C, H, W) uint8 luma (a view), or float32 luma or RGB in [0, 1]."""
         if self._bridge is not None:
@@ -81,9 +98,8 @@ class DeviceEnlarger:
 
     def room_for_made(self) -> Tensor:
         """Return an empty (C, scale * H, scale * W) picture of the type that the generator writes."""
-        dtype = torch.uint8 if self._bridge is None and self.small.dtype == torch.uint8 else torch.float32
         shape = (self.generator.channels, self.large.height, self.large.width)
-        return torch.empty(shape, dtype=dtype, device=self.generator.device)
+        return torch.empty(shape, dtype=self.dtype, device=self.generator.device)
 
     def generate(self, picture: Tensor, made: Tensor) -> None:
         """Enqueue the generator on a picture, whole or in patches.

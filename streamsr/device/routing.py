@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamsr.device.enlarger import DeviceEnlarger
+from streamsr.device.enlarger import DeviceEnlarger, batch_shapes
 from streamsr.device.planes import Windows, tiling_of
 from streamsr.device.slot import Slot
 from streamsr.device.worth import MOST_PART, RoutingWorth, State
@@ -190,6 +190,13 @@ class DeviceRouter:
         routed.made_ready = self._parts.num_ready > ready
 
 
+def batch_sizes(tiles: PatchGrid) -> list[int]:
+    """Return how many patches a batch has, the smallest first."""
+    wide, tall = tiles.window_size
+    most = int(MOST_PART * tiles.width * tiles.height / (wide * tall))
+    return sorted({most // part for part in BATCH_PARTS} - {0})
+
+
 class Parts:
     """A frame's launch in three steps, with what the generator made kept from frame to frame.
 
@@ -197,25 +204,41 @@ class Parts:
         generator: whose CUDA stream computes.
         enlarger: of the frames.
         tiles: the patches that are launched.
+
+    Raises:
+        EngineError: the generator would have to compile first what launches patches, while frames wait.
     """
 
     def __init__(self, generator: DeviceGenerator, enlarger: DeviceEnlarger, tiles: PatchGrid) -> None:
         self.generator, self.enlarger = generator, enlarger
         self.windows = Windows(tiles, generator.device)
-        wide, tall = tiles.window_size
-        most = int(MOST_PART * tiles.width * tiles.height / (wide * tall))
-        self.sizes = sorted({most // part for part in BATCH_PARTS} - {0})
+        self.sizes = batch_sizes(tiles)
+        self._refuse_waiting()
         self._made = enlarger.room_for_made()
         self._is_whole = False
         small = enlarger.small
-        dtype = torch.uint8 if self._made.dtype == torch.uint8 else torch.float32
         self._picture = torch.zeros(
-            (generator.channels, small.height, small.width), dtype=dtype, device=generator.device
+            (generator.channels, small.height, small.width), dtype=enlarger.dtype, device=generator.device
         )
-        self._indices = torch.zeros(max(most, 1), dtype=torch.int32, device=generator.device)
+        self._indices = torch.zeros(max(self.sizes, default=1), dtype=torch.int32, device=generator.device)
         if generator.is_gpu:
             torch.cuda.current_stream(generator.device).synchronize()
         self._graphs: dict[object, Callable[[], None]] = {}
+
+    def _refuse_waiting(self) -> None:
+        """Refuse to launch patches where a generator has to compile first: frames would wait for that.
+
+        Raises:
+            EngineError: it has.
+        """
+        generator, (wide, tall) = self.generator, self.windows.grid.window_size
+        for size in self.sizes:
+            for shape in batch_shapes(size, (generator.channels, tall, wide), self.enlarger.batch):
+                if not generator.is_ready_for(shape, self.enlarger.dtype):
+                    raise EngineError(
+                        f"{generator.engine.name}: expected a plan for patches to be there, got none; "
+                        "streamsr engine build makes it ahead"
+                    )
 
     @property
     def num_ready(self) -> int:

@@ -42,6 +42,14 @@ class DeviceGenerator(Generator, Protocol):
             out: (N, C, scale * H, scale * W) uint8 (rounded, clamped) or float32 (not clamped); contiguous, written.
         """
 
+    def is_ready_for(self, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+        """Whether the first launch of pictures can be had at once, without waiting for a compiler.
+
+        Args:
+            shape: (N, C, H, W).
+            dtype: uint8 or float32.
+        """
+
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
         """Return a call that enqueues what ``launch`` does: a CUDA graph of it where graphs are on.
 

@@ -141,6 +141,10 @@ class GpuGenerator:
         with torch.no_grad(), tuned_convolutions(on=self.is_gpu, exact=self.precision == "fp32"), self.on_device():
             self.network.enlarge(pictures, out)
 
+    def is_ready_for(self, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+        """Whether a launch can be had at once: always, where nothing is compiled for minutes."""
+        return True
+
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
         """Return a call that enqueues what ``launch`` does: a CUDA graph of it where graphs are on.
 

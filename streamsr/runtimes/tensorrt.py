@@ -11,15 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from streamsr.engine import Engine
 from streamsr.errors import EngineError
-from streamsr.plans import BuildProgress, Plan
+from streamsr.plans import BuildProgress, Plan, PlanCache
 from streamsr.runtimes.base import Pictures
 from streamsr.runtimes.gpu_generator import GpuGenerator
-from streamsr.runtimes.nvidia import gpu_of_torch, visible_name
+from streamsr.runtimes.nvidia import Gpu, gpu_of_torch, visible_name
 from streamsr.runtimes.tensorrt_library import Library, find_library
 from streamsr.runtimes.tensorrt_network import PlanSource, ShapeContext, TensorRTNetwork
-from streamsr.runtimes.tensorrt_plans import FORMS, ShapeRange, check_capability, obtain_plan
+from streamsr.runtimes.tensorrt_plans import FORMS, ShapeRange, check_capability, obtain_plan, plan_key
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,10 @@ class TensorRTGenerator(GpuGenerator):
         way = "CUDA graphs" if self.graphs else "no graphs"
         self.description = f"{library.title} {library.version} {precision}, {self.place}, {way}"
 
+    def is_ready_for(self, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+        """Whether a plan that serves a shape is loaded, or whole in the cache, so that none has to be built."""
+        return self.compiled_network.has_plan_for(shape, dtype)
+
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
         """Return a call that enqueues what ``launch`` does; see `GpuGenerator.capture`.
 
@@ -111,23 +117,59 @@ class TensorRTGenerator(GpuGenerator):
             raise EngineError(f"tensorrt: expected a GPU that it serves, got {gpu.name}: {refused}; use --runtime cuda")
         check_capability(self.precision, gpu.capability)
 
-        def obtain(shapes: ShapeRange, samples: str) -> Plan:
-            plan = obtain_plan(
-                self.engine,
-                precision=self.precision,
-                samples=samples,
-                shapes=shapes,
-                library=library,
-                gpu=gpu,
-                visible=visible_name(self.device.index or 0),
-                watch=watch,
-            )
-            for notice in plan.notices:
-                log.warning("%s", notice)
-            self.notices += plan.notices
-            return plan
+        return CachedPlans(self.engine, self.precision, library, gpu, self.device.index or 0, watch, self.notices)
 
-        return obtain
+
+@dataclass(frozen=True)
+class CachedPlans:
+    """The plans of a network in the user's cache: a `streamsr.runtimes.tensorrt_network.PlanSource`.
+
+    Attributes:
+        engine: which network.
+        precision: of its arithmetic.
+        library: what builds and runs them.
+        gpu: what they are for.
+        number: of the GPU, as torch counts.
+        watch: called a few times a second while one is built.
+        notices: where it is noted what was built again, and why.
+    """
+
+    engine: Engine
+    precision: str
+    library: Library
+    gpu: Gpu
+    number: int
+    watch: Callable[[BuildProgress], None]
+    notices: list[str]
+
+    def obtain(self, shapes: ShapeRange, samples: str) -> Plan:
+        """Return a plan; see `obtain_plan`."""
+        plan = obtain_plan(
+            self.engine,
+            precision=self.precision,
+            samples=samples,
+            shapes=shapes,
+            library=self.library,
+            gpu=self.gpu,
+            visible=visible_name(self.number),
+            watch=self.watch,
+        )
+        for notice in plan.notices:
+            log.warning("%s", notice)
+        self.notices.extend(plan.notices)
+        return plan
+
+    def holds(self, shapes: ShapeRange, samples: str) -> bool:
+        """Whether a plan is in the cache and whole."""
+        key = plan_key(
+            self.engine,
+            precision=self.precision,
+            samples=samples,
+            shapes=shapes,
+            library=self.library,
+            gpu=self.gpu,
+        )
+        return PlanCache().read(key)[0] is not None
 
 
 @dataclass(frozen=True)

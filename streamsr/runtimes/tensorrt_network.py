@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -29,8 +29,15 @@ TORCH_TYPES = {"UINT8": torch.uint8, "HALF": torch.float16, "FLOAT": torch.float
 ALIGNMENT = 256
 """Bytes: TensorRT's kernels read and write whole vectors, so pictures that lie askew are copied first."""
 
-PlanSource = Callable[[ShapeRange, str], Plan]
-"""Returns the plan that serves a range of shapes with a type of samples."""
+
+class PlanSource(Protocol):
+    """Where plans come from."""
+
+    def obtain(self, shapes: ShapeRange, samples: str) -> Plan:
+        """Return the plan that serves a range of shapes with a type of samples; may build it."""
+
+    def holds(self, shapes: ShapeRange, samples: str) -> bool:
+        """Whether that plan is there and whole, so that nothing is built."""
 
 
 class TensorRTNetwork:
@@ -86,6 +93,12 @@ class TensorRTNetwork:
         """Give back the scratch memory of every shape that no graph holds."""
         self._contexts.clear()
 
+    def has_plan_for(self, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+        """Whether a plan that serves a shape is loaded, or is there to be loaded."""
+        samples = SAMPLES[dtype]
+        wanted, fitting = self._serving(shape, samples)
+        return bool(fitting) or self._plans.holds(wanted, samples)
+
     def _context_for(self, shape: tuple[int, ...], samples: str) -> ShapeContext:
         key = (*shape, samples)
         context = (self._kept or {}).get(key) or self._contexts.get(key)
@@ -104,15 +117,20 @@ class TensorRTNetwork:
 
         A batch of more than a plan serves is launched in parts; a plan for single frames is none for patches.
         """
-        loaded, picture = self._loaded.setdefault(samples, []), (1, *shape[1:])
-        of_patches = shape[0] > 1 and self._patches.holds(picture)
-        wanted = self._patches if of_patches else frame_range(self.engine, width=shape[3], height=shape[2])
-        least = min(shape[0], wanted.most[0])
-        fitting = [plan for plan in loaded if plan.shapes.holds(picture) and plan.shapes.most[0] >= least]
+        wanted, fitting = self._serving(shape, samples)
         if fitting:
             return min(fitting, key=lambda plan: plan.num_pixels)
-        loaded.append(LoadedPlan(self._plans(wanted, samples), wanted, self.library, self.scale))
-        return loaded[-1]
+        loaded = LoadedPlan(self._plans.obtain(wanted, samples), wanted, self.library, self.scale)
+        self._loaded.setdefault(samples, []).append(loaded)
+        return loaded
+
+    def _serving(self, shape: tuple[int, ...], samples: str) -> tuple[ShapeRange, list[LoadedPlan]]:
+        """Return the range that a plan is made for which serves a shape, and the loaded plans that serve it already."""
+        picture = (1, *shape[1:])
+        of_patches = shape[0] > 1 and self._patches.holds(picture)
+        wanted = self._patches if of_patches else frame_range(self.engine, width=shape[3], height=shape[2])
+        least, loaded = min(shape[0], wanted.most[0]), self._loaded.get(samples, [])
+        return wanted, [plan for plan in loaded if plan.shapes.holds(picture) and plan.shapes.most[0] >= least]
 
 
 class LoadedPlan:
