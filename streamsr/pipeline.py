@@ -22,6 +22,7 @@ from typing import Protocol, TypeAlias
 
 from streamsr.capture.base import Source, TrackPacket
 from streamsr.frame import Frame
+from streamsr.plans import telling_builds
 from streamsr.sinks.base import Sink
 from streamsr.timing import StageClock
 from streamsr.worker import Channel, Line, Worker
@@ -91,7 +92,7 @@ class Pipeline:
         work = (lambda: self._enlarge(upscale)) if callable(upscale) else (lambda: self._enlarge_in_flight(upscale))
         self._workers = [
             Worker("capture", self._line, self._capture, self._captured.end),
-            Worker("upscale", self._line, work, self._upscaled.end),
+            Worker("upscale", self._line, lambda: self._ending_builds(work), self._upscaled.end),
             Worker("sink", self._line, self._show, lambda: None),
         ]
         self._last_shown: Frame | None = None
@@ -144,6 +145,11 @@ class Pipeline:
             if isinstance(item, Frame):
                 clock.add(time.perf_counter_ns() - started)
             self._captured.put(item)
+
+    def _ending_builds(self, work: Callable[[], None]) -> None:
+        """Run the upscale stage; a plan that it waits for, which takes minutes, does not hold up a line that stops."""
+        with telling_builds(lambda progress: self._line.check()):
+            work()
 
     def _enlarge(self, upscale: Callable[[Frame], Frame]) -> None:
         clock = self.clocks["upscale"]

@@ -40,6 +40,15 @@ class Line:
         """Whether the line is to end now."""
         return self._stopped
 
+    def check(self) -> None:
+        """End what is called within a stage and takes long, where the line is to end.
+
+        Raises:
+            Stopped: it is.
+        """
+        if self._stopped:
+            raise Stopped
+
     def channel(self, size: int) -> Channel[Item]:
         """Make a channel of this line that holds at most ``size`` items."""
         return Channel(self, size)

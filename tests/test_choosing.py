@@ -27,6 +27,7 @@ from streamsr.runtimes.choosing import facts_of, fastest_generator, measured_sha
 from streamsr.runtimes.fused import serves
 from streamsr.runtimes.nvidia import Gpu
 from streamsr.runtimes.trials import sources_digest
+from streamsr.worker import Stopped
 
 SHAPE = (2, 1, 8, 8)
 FACTS = {"engine": "fast-x2", "name": "NVIDIA L4", "driver": "580.20"}
@@ -147,6 +148,16 @@ def test_a_runtime_that_is_remembered_and_gone_gives_way_to_the_next(memory: Pat
     gone = Workshop(cuda=SLOW_MS, tensorrt=EngineError("tensorrt: uninstalled"))
     assert choose(gone, memory).runtime == "cuda"
     assert gone.num_launches == 0
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+def test_a_wait_that_is_ended_from_without_says_nothing_of_the_runtime(memory: Path, remembered: bool) -> None:
+    if remembered:
+        choose(Workshop(cuda=SLOW_MS, tensorrt=FAST_MS), memory)
+    before = memory.read_text() if remembered else ""
+    with pytest.raises(Stopped):
+        choose(Workshop(cuda=SLOW_MS, tensorrt=Stopped()), memory)
+    assert (memory.read_text() if memory.exists() else "") == before
 
 
 def test_nothing_that_works_is_an_error_with_every_reason(memory: Path) -> None:

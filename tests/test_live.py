@@ -28,8 +28,10 @@ from streamsr.live.monitor import Monitor
 from streamsr.live.rungs import WARM_CALLS, Enlarger, is_sane
 from streamsr.live.session import LiveSession
 from streamsr.live_commands import run_live
+from streamsr.plans import PlanCache
 from streamsr.worker import Line
 from tests.live_feeds import PERIOD_S, CollectingView, Doubler, ScriptedFeed, make_frame
+from tests.test_plans import building, is_gone
 
 MACHINE_STALL_MS = 400.0
 """What a busy machine may add to any wait; only bounds against hanging and staleness are loosened by it."""
@@ -384,6 +386,21 @@ def test_an_engine_that_is_still_built_at_the_end_is_said_and_does_not_count_as_
         release.set()
         for rung in session.keeper.rungs:
             rung.join(PATIENCE_S)
+
+
+def test_a_plan_that_is_compiled_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    number = tmp_path / "number"
+
+    def build(depth: int) -> Enlarger:
+        building(PlanCache(tmp_path / "plans"), number)
+        return Doubler()
+
+    session = session_of(
+        endless(), [("best", build)], until(lambda shown: number.is_file() and bool(number.read_text()))
+    )
+    run(session)
+    assert all(rung.join(PATIENCE_S) for rung in session.keeper.rungs)
+    assert is_gone(int(number.read_text()))
 
 
 def test_the_badge_marks_what_a_generator_made_and_can_be_left_out() -> None:

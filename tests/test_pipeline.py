@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ import pytest
 from streamsr.capture.base import SourceInfo, SourceReport, TrackPacket
 from streamsr.frame import Colour, Frame, PlaneLayout
 from streamsr.pipeline import Pipeline
+from streamsr.plans import PlanCache
 from streamsr.worker import Channel, Latest, Line, Stopped, Worker
+from tests.test_plans import building, is_gone, wait_for
 
 GRAY = PlaneLayout(chroma_shift=None)
 COLOUR = Colour(matrix=1, full_range=False, primaries=1, transfer=1)
@@ -115,6 +118,20 @@ def test_stop_ends_a_line_whose_sink_is_slow() -> None:
         pipeline.stop()
         assert pipeline.join(timeout=10)
     assert 3 <= len(sink.shown) < 100_000
+
+
+def test_stop_ends_the_wait_for_a_plan_and_its_builder(tmp_path: Path) -> None:
+    number = tmp_path / "number"
+
+    def upscale(frame: Frame) -> Frame:
+        building(PlanCache(tmp_path / "plans"), number)
+        return frame
+
+    with Pipeline(CountingSource(3), upscale, ListSink()) as pipeline:
+        wait_for(lambda: number.is_file() and number.read_text())
+        pipeline.stop()
+        assert pipeline.join(timeout=2)
+    assert is_gone(int(number.read_text()))
 
 
 def test_leaving_the_pipeline_early_stops_it() -> None:

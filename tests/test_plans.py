@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 from streamsr.errors import EngineError
-from streamsr.plans import FOLDER_VARIABLE, BuildProgress, PlanCache, PlanKey, cache_folder
+from streamsr.plans import FOLDER_VARIABLE, BuildProgress, PlanCache, PlanKey, cache_folder, telling_builds
 from streamsr.plans import cache as plans
 from streamsr.plans.building import locked, remove_free_lock, try_lock
 
@@ -222,6 +223,11 @@ def test_a_builder_that_hangs_is_ended_with_its_children(cache: PlanCache, tmp_p
     assert files_of(cache) == []
 
 
+def building(cache: PlanCache, number: Path) -> None:
+    """Wait for a plan whose builder notes its number and then takes for ever."""
+    cache.obtain(KEY, builder(f"pathlib.Path({str(number)!r}).write_text(str(os.getpid())); time.sleep(60)"))
+
+
 def is_gone(number: int) -> bool:
     """Whether a process has ended; one that nobody waited for counts as ended."""
     try:
@@ -251,6 +257,33 @@ def test_the_builders_steps_are_told(cache: PlanCache) -> None:
     assert seen[-1].step == "Timing tactics 3/12"
     assert {progress.name for progress in seen} == {"fast-x2"}
     assert [progress.elapsed_s for progress in seen] == sorted(progress.elapsed_s for progress in seen)
+
+
+def test_everybody_who_waits_in_a_thread_is_told_and_nobody_else(cache: PlanCache) -> None:
+    told: dict[str, list[str]] = {name: [] for name in ("asking", "inner", "outer", "other thread", "before")}
+    code = "(folder / 'progress').write_text('Timing 3/12'); time.sleep(0.4); write()"
+
+    def note(name: str) -> Callable[[BuildProgress], None]:
+        return lambda progress: told[name].append(progress.step)
+
+    def other() -> None:
+        with telling_builds(note("other thread")):
+            entered.set()
+            done.wait()
+
+    entered, done = threading.Event(), threading.Event()
+    thread = threading.Thread(target=other)
+    thread.start()
+    entered.wait()
+    with telling_builds(note("before")):
+        pass
+    with telling_builds(note("outer")), telling_builds(note("inner")):
+        cache.obtain(KEY, builder(code), watch=note("asking"))
+    done.set()
+    thread.join()
+    assert told["outer"] == told["inner"] == told["asking"]
+    assert told["outer"][-1] == "Timing 3/12"
+    assert told["other thread"] == told["before"] == []
 
 
 PROGRAM = """

@@ -18,6 +18,7 @@ import numpy as np
 
 from streamsr.errors import EngineError
 from streamsr.frame import Frame, Plane
+from streamsr.plans import telling_builds
 from streamsr.worker import Latest, Line, Stopped, Worker
 
 log = logging.getLogger(__name__)
@@ -167,7 +168,12 @@ class Rung:
         self.enlarger, self._ticket = None, None
         self._jobs: Latest[Ticket] = Latest(self.line)
         jobs = self._jobs
-        self._worker = Worker(f"rung-{self.name}", self.line, lambda: self._work(jobs), lambda: None)
+        self._worker = Worker(f"rung-{self.name}", self.line, lambda: self._ending_builds(jobs), lambda: None)
+
+    def _ending_builds(self, jobs: Latest[Ticket]) -> None:
+        """Run the thread; a plan that it waits for, which takes minutes, does not hold up a session that ends."""
+        with telling_builds(lambda progress: self.line.check()):
+            self._work(jobs)
 
     def _work(self, jobs: Latest[Ticket]) -> None:
         enlarger: Enlarger | None = None

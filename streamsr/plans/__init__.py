@@ -5,6 +5,7 @@ from __future__ import annotations
 from streamsr.plans.building import BUILD_LIMIT_S, BuildProgress
 from streamsr.plans.cache import FOLDER_VARIABLE, Plan, PlanCache, PlanEntry, cache_folder
 from streamsr.plans.key import PlanKey
+from streamsr.plans.telling import telling_builds
 
 __all__ = [
     "BUILD_LIMIT_S",
@@ -15,4 +16,5 @@ __all__ = [
     "PlanEntry",
     "PlanKey",
     "cache_folder",
+    "telling_builds",
 ]

@@ -24,6 +24,7 @@ from pathlib import Path
 from streamsr.errors import EngineError
 from streamsr.plans.building import BUILD_LIMIT_S, BuildProgress, locked, remove_free_lock, run_builder
 from streamsr.plans.key import PlanKey, read_key, read_manifest
+from streamsr.plans.telling import all_told
 
 FOLDER_VARIABLE = "STREAMSR_CACHE"
 BUILDING = ".building-"
@@ -98,13 +99,14 @@ class PlanCache:
         Args:
             key: what it is for.
             command: given the folder to write ``plan`` into, returns the builder's command line; see `run_builder`.
-            watch: called a few times a second while something is waited for, in the caller's thread.
+            watch: called a few times a second while something is waited for, in the caller's thread, as are those of
+                `telling_builds`; what one of them raises ends the wait, and the builder.
             limit_s: what building, and waiting for another program, may take.
 
         Raises:
             EngineError: the builder failed, was killed, or took too long, or there is no room to build in.
         """
-        watch = watch or (lambda progress: None)
+        watch = all_told(watch)
         content, fault = self.read(key)
         if content is not None:
             return Plan(key, content, built=False)

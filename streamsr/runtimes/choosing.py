@@ -30,6 +30,7 @@ from streamsr.plans.building import locked
 from streamsr.runtimes.base import Generator, Pictures, tell
 from streamsr.runtimes.nvidia import Gpu
 from streamsr.runtimes.trials import LOCK_S, sources_digest
+from streamsr.worker import Stopped
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,9 @@ REFERENCE = "cuda"
 SMOOTH_LEVELS, NOISE_LEVELS = 2.0, 1.0
 """Grey levels of 8 bits that a runtime may be off `REFERENCE`: anywhere on waves, and in the mean on noise, on which
 half precision alone is two off here and there. A wrong tap, border or order of samples is off by far more."""
+
+ENDED = (Stopped, ConnectionError)
+"""What ends a wait for a plan from without (a line that stops, a run that is gone): says nothing of the runtime."""
 
 PACKAGES = ("streamsr", "torch", "triton", "tensorrt", "tensorrt-rtx", "torch-tensorrt")
 
@@ -89,6 +93,8 @@ def fastest_generator(
     for name in choice.measured_ms if choice else ():
         try:
             return candidates[name]()
+        except ENDED:
+            raise
         except Exception as cause:  # as in measure_all
             log.warning("runtime %s was the fastest and is gone: %s", name, " ".join(str(cause).split())[:300])
     generator, choice = measure_all(candidates, shape, dtype)
@@ -128,6 +134,8 @@ def measure_all(
                 taken = round(launch_ms(generator, shape, dtype), 4)
                 best = generator if taken < min(taken_ms.values(), default=math.inf) else best
                 taken_ms[name] = taken
+        except ENDED:
+            raise
         except Exception as cause:  # a library of another version may raise anything; the other runtimes still run
             left_out[name] = " ".join(str(cause).split())[:300] or type(cause).__name__
         del generator
