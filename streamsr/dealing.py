@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from streamsr.consistency import ConsistencyCount
 from streamsr.errors import GpuFault, UsageError
-from streamsr.frame import Frame
+from streamsr.frame import Frame, PlaneLayout
 from streamsr.launch import LaunchPlan
 from streamsr.routing import RoutingCount
 from streamsr.timing import StageClock
@@ -107,6 +107,16 @@ class DealingUpscaler:
     def num_in_flight(self) -> int:
         """Frames submitted and not yet collected."""
         return len(self._waiting)
+
+    def prepare(self, width: int, height: int, layout: PlaneLayout) -> None:
+        """Have compiled what frames of one size would wait for; a GPU that fails is found out at its first frame.
+
+        Raises:
+            EngineError: it cannot be had.
+        """
+        for upscaler in self._upscalers:
+            with suppress(GpuFault):
+                upscaler.prepare(width, height, layout)
 
     def submit(self, frame: Frame) -> None:
         """Take the next frame and give it to the GPU whose turn it is.

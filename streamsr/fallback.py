@@ -16,7 +16,7 @@ from streamsr.consistency import ConsistencyCount
 from streamsr.dealing import DealingUpscaler
 from streamsr.engine import Engine
 from streamsr.errors import EngineError, GpuFault
-from streamsr.frame import Frame
+from streamsr.frame import Frame, PlaneLayout
 from streamsr.launch import LaunchPlan
 from streamsr.routing import RoutingCount
 from streamsr.runtimes import (
@@ -101,6 +101,14 @@ class FallbackUpscaler:
     def num_in_flight(self) -> int:
         """Frames submitted and not yet collected."""
         return len(self._waiting)
+
+    def prepare(self, width: int, height: int, layout: PlaneLayout) -> None:
+        """Have compiled, in this thread, what frames of one size would wait for: with TensorRT that takes minutes.
+
+        Raises:
+            EngineError: it cannot be had.
+        """
+        self._gpus.prepare(width, height, layout)
 
     def submit(self, frame: Frame) -> None:
         """Take the next frame; its planes must not be written to before it was collected.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from streamsr.errors import Interrupted, OutputError, StreamsrError
 from streamsr.fallback import FallbackUpscaler, make_upscaler
 from streamsr.naming import output_path
 from streamsr.pipeline import Pipeline
+from streamsr.plans import BuildProgress, telling_builds
 from streamsr.results import make_sink
 from streamsr.sidecar import (
     describe_colour,
@@ -48,7 +50,8 @@ class JobProgress:
         skipped: part of the patches that the generator was spared, 0 to 1.
         gaps: what could not be decoded so far.
         elapsed_s: since the line started.
-        runtime: what runs the generator.
+        runtime: what runs the generator; empty before it is known.
+        step: what is compiled before the first frame, and how far that is; empty otherwise.
     """
 
     name: str
@@ -59,6 +62,7 @@ class JobProgress:
     gaps: int
     elapsed_s: float
     runtime: str
+    step: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,8 @@ def run_job(
     with open_source(
         name, rate=read.rate, resize=read.resize, deinterlace=read.deinterlace, hwaccel=read.hwaccel
     ) as source:
-        job = Job(name, source, target, engine, settings)
+        with telling(name, watch):
+            job = Job(name, source, target, engine, settings)
         failure = job.run(watch)
         details = job.describe(failure)
         paths = job.sink.report.paths
@@ -143,6 +148,21 @@ def run_job(
     if failure is not None:
         raise failure
     return job.result(details)
+
+
+def telling(name: str, watch: Callable[[JobProgress], None]) -> AbstractContextManager[None]:
+    """Tell the plans that the body waits for, each with its steps, as progress of a job that has no frame yet.
+
+    Args:
+        name: of the source.
+        watch: takes the progress; what it raises, and an interrupt, ends the wait, and the builder.
+    """
+
+    def tell(plan: BuildProgress) -> None:
+        step = f"plan of {plan.name}: {plan.step or 'starting'}, {plan.elapsed_s:.0f} s"
+        watch(JobProgress(name, None, 0, 0, 0.0, 0, plan.elapsed_s, "", step))
+
+    return telling_builds(tell)
 
 
 class Job:
@@ -176,9 +196,14 @@ class Job:
         self.seconds = 0.0
 
     def run(self, watch: Callable[[JobProgress], None]) -> BaseException | None:
-        """Run the line to its end; return what ended it early, or None."""
-        self.started_s = time.monotonic()
+        """Run the line to its end; return what ended it early, or None.
+
+        What the first frame would wait for is compiled before, in the caller's thread, which interrupts reach.
+        """
         try:
+            with telling(self.name, watch):
+                self._prepare()
+            self.started_s = time.monotonic()
             with self.sink, self.pipeline:
                 while not self.pipeline.join(WATCH_INTERVAL_S):
                     watch(self.progress())
@@ -191,6 +216,12 @@ class Job:
             self.seconds = time.monotonic() - self.started_s
         watch(self.progress())
         return None
+
+    def _prepare(self) -> None:
+        """Have compiled what takes minutes; a size that comes in mid-file is compiled for when it comes."""
+        info = self.source.info
+        if isinstance(self.upscaler, FallbackUpscaler):
+            self.upscaler.prepare(info.width, info.height, info.layout)
 
     def progress(self) -> JobProgress:
         """Say how far the job is."""

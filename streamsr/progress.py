@@ -49,7 +49,9 @@ class FramesColumn(ProgressColumn):
 
 
 def figures(progress: JobProgress) -> str:
-    """Return frames done, frames a second, patches skipped and gaps in a few words."""
+    """Return frames done, frames a second, patches skipped and gaps in a few words; before them, what is compiled."""
+    if progress.step:
+        return progress.step
     total = "" if progress.num_frames is None else f"/{progress.num_frames}"
     rate = progress.shown / progress.elapsed_s if progress.elapsed_s > 0 else 0.0
     gaps = f" {progress.gaps} gaps" if progress.gaps else ""
@@ -71,14 +73,15 @@ class BarDisplay:
 
     def update(self, progress: JobProgress) -> None:
         """Move the bar of the present job; name what runs it when that is new."""
-        if progress.runtime != self._runtime:
+        if progress.runtime not in ("", self._runtime):
             self._runtime = progress.runtime
             self.bars.console.print(progress.runtime, style="dim", highlight=False, markup=False)
         if progress.name not in self._tasks:
             self._tasks[progress.name] = self.bars.add_task(
                 printable(Path(progress.name).name), total=progress.num_frames
             )
-        self.bars.update(self._tasks[progress.name], completed=progress.shown, job=progress)
+        total, done = progress.num_frames, progress.shown
+        self.bars.update(self._tasks[progress.name], total=total, completed=done, job=progress)
 
     def finish(self, result: JobResult) -> None:
         """Print the lines of a finished job above the bar."""
@@ -105,7 +108,7 @@ class PlainDisplay:
 
     def update(self, progress: JobProgress) -> None:
         """Print a line when enough time has passed; name what runs the job when that is new."""
-        if not self.quiet and progress.runtime != self._runtime:
+        if not self.quiet and progress.runtime not in ("", self._runtime):
             self._runtime = progress.runtime
             self.console.print(
                 f"{printable(progress.name)}: {progress.runtime}", highlight=False, markup=False, soft_wrap=True

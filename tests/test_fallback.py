@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,18 +17,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import streamsr
 from streamsr import fallback
+from streamsr import progress as progress_display
 from streamsr.capture import open_source
 from streamsr.config import GeneratorSettings, UpscaleSettings
 from streamsr.engine import Engine, find_engine
-from streamsr.errors import EngineError
+from streamsr.errors import EngineError, GpuFault, Interrupted
 from streamsr.frame import Frame
-from streamsr.job import JobResult, upscale_file
+from streamsr.job import JobProgress, JobResult, upscale_file
+from streamsr.plans import PlanCache
 from streamsr.progress import summary
 from streamsr.runtimes import Generator, load_generator
 from streamsr.runtimes.cuda import CudaGenerator
+from tests.test_plans import KEY, builder, building, is_gone
 from tests.videos import draw_picture, make_video, read_numbers
 
 NUM_FRAMES = 9
@@ -185,6 +193,107 @@ def test_progress_names_what_runs(tmp_path: Path, bench: Bench) -> None:
     video = make_video(tmp_path / "in.mp4", num_frames=NUM_FRAMES)
     upscale_file(video, tmp_path / "out.mkv", settings=settings, watch=lambda progress: seen.append(progress.runtime))
     assert set(seen) == {bench.made[0].description}
+
+
+@pytest.fixture
+def interrupting() -> Iterator[Callable[[float], None]]:
+    """Return what sends this program an interrupt after some seconds."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timers: list[threading.Timer] = []
+
+    def interrupt(after_s: float) -> None:
+        timers.append(threading.Timer(after_s, lambda: os.kill(os.getpid(), signal.SIGINT)))
+        timers[-1].start()
+
+    yield interrupt
+    for timer in timers:
+        timer.join()
+    signal.signal(signal.SIGINT, before)
+
+
+def compiling(bench: Bench, monkeypatch: pytest.MonkeyPatch, compile_for: Callable[..., None]) -> None:
+    """Let the generators of a bench compile."""
+    monkeypatch.setattr(CudaGenerator, "compile_for", lambda generator, *asked: compile_for(*asked))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_an_interrupt_ends_a_job_that_waits_for_a_plan_at_once(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch, interrupting: Callable[[float], None]
+) -> None:
+    number, video = tmp_path / "number", make_video(tmp_path / "in.mp4", num_frames=2)
+    told: list[JobProgress] = []
+
+    def watch(progress: JobProgress) -> None:
+        told.append(progress)
+        if len(told) == 5:
+            interrupting(0.05)
+
+    compiling(bench, monkeypatch, lambda *asked: building(PlanCache(tmp_path / "plans"), number))
+    with pytest.raises(Interrupted, match="nothing had been written"):
+        upscale_file(video, tmp_path / "out.mkv", settings=settings_for("cuda"), watch=watch)
+    assert is_gone(int(number.read_text()))
+    assert told[-1].elapsed_s < 10
+    assert all("plan of fast-x2: " in progress.step and progress.runtime == "" for progress in told)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_plans_are_there_before_the_first_frame_and_their_steps_are_told(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, int]] = []
+    threads: list[threading.Thread] = []
+    code = "(folder / 'progress').write_text('Timing 3/12'); time.sleep(0.5); write()"
+
+    def compile_for(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        threads.append(threading.current_thread())
+        assert (shape, dtype) == ((1, 1, 48, 64), torch.uint8)
+        PlanCache(tmp_path / "plans").obtain(KEY, builder(code))
+
+    compiling(bench, monkeypatch, compile_for)
+    video = make_video(tmp_path / "in.mp4", num_frames=NUM_FRAMES)
+    watch = lambda progress: seen.append((progress.step, progress.captured))  # noqa: E731
+    upscale_file(video, tmp_path / "out.mkv", settings=settings_for("cuda"), watch=watch)
+    assert threads == [threading.main_thread()]
+    told = [step for step, _ in seen if step]
+    assert told
+    assert "plan of fast-x2: Timing 3/12, " in told[-1]
+    assert seen[: len(told)] == [(step, 0) for step in told]
+    assert seen[-1] == ("", NUM_FRAMES)
+
+
+@pytest.mark.parametrize("fault", [GpuFault("the GPU failed"), EngineError("expected its plan to be built")])
+def test_a_gpu_that_fails_before_the_first_frame_ends_no_job_and_a_missing_plan_does(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: EngineError
+) -> None:
+    def compile_for(*asked: object) -> None:
+        raise fault
+
+    compiling(bench, monkeypatch, compile_for)
+    video = make_video(tmp_path / "in.mp4", num_frames=2)
+    if isinstance(fault, GpuFault):
+        assert run(video, "cuda").complete
+        return
+    with pytest.raises(EngineError, match="expected its plan"):
+        run(video, "cuda")
+    assert not list(tmp_path.glob("cuda*"))
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_displays_show_what_is_compiled(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=100)
+    monkeypatch.setattr(progress_display, "Console", lambda **options: console)
+    monkeypatch.setattr(progress_display, "PLAIN_INTERVAL_S", 0.0)
+    first = JobProgress("a.mkv", None, 0, 0, 0.0, 0, 3.0, "", "plan of fast-x2: Timing 3/12, 3 s")
+    then = JobProgress("a.mkv", 9, 5, 4, 0.5, 0, 4.0, "TensorRT")
+    with progress_display.open_display() as display:
+        display.update(first)
+        if isinstance(display, progress_display.BarDisplay):
+            display.bars.refresh()
+        display.update(then)
+    text = out.getvalue()
+    assert "plan of fast-x2: Timing 3/12, 3 s" in text
+    assert text.index("Timing") < text.index("TensorRT") < text.index("4/9 frames")
 
 
 def test_a_job_on_the_processor_loads_no_torch(tmp_path: Path) -> None:

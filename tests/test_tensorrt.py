@@ -10,6 +10,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from enum import IntFlag
+from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from torch import nn
 from torch.nn import functional
 
 from streamsr.config import GeneratorSettings
+from streamsr.device.upscaler import DeviceUpscaler
 from streamsr.engine import MANIFEST, Engine, bicubic_engine, list_engines, read_engine
 from streamsr.errors import EngineError, GpuFault, GpuMemoryFault
+from streamsr.frame import Colour, Frame, PlaneLayout
 from streamsr.launch import sizes_of
 from streamsr.models.srgan import SRGANGenerator, fold_batch_norm
 from streamsr.models.student import Student, StudentSpec, add_skip
@@ -622,6 +625,52 @@ def test_plans_are_asked_for_once_and_serve_what_fits(mini: Engine) -> None:
     assert fake.asked == [("patches", "uint8"), ("frame 640x480", "uint8")]
     fake.generator.generate(np.zeros((1, 1, 8, 8), np.float32))
     assert fake.asked[2:] == [("frame 640x480", "float32")]
+
+
+def frame_of(shade: int, *, bit_depth: int = 8) -> Frame:
+    """Return a frame with a picture of its own in a corner."""
+    layout = PlaneLayout(None, bit_depth)
+    plane = noisy((1, 1, 320, 400))[0, 0].astype(layout.dtype)
+    plane[:8, :8] = shade
+    return Frame((plane,), layout, Colour(1, False, 1, 1), pts=shade, time_base=Fraction(1, 25), sequence=shade)
+
+
+@pytest.mark.parametrize("bit_depth", [8, 10])
+def test_what_is_compiled_ahead_is_all_that_frames_need(mini: Engine, bit_depth: int) -> None:
+    fake, frames = Fake(mini), [frame_of(shade, bit_depth=bit_depth) for shade in range(4)]
+    upscaler = DeviceUpscaler(fake.generator, patch_px=64)
+    upscaler.prepare(400, 320, frames[0].layout)
+    samples = "uint8" if bit_depth == 8 else "float32"
+    assert fake.asked == [("frame 640x480", samples), ("patches", samples)]
+    upscaler.upscale(frames[0])
+    assert upscaler._router is not None
+    upscaler._router.worth._enter("route")
+    for frame in frames[1:]:
+        upscaler.upscale(frame)
+    assert upscaler.count.launched < upscaler.count.total
+    assert len(fake.asked) == 2
+    patches = Fake(mini)
+    DeviceUpscaler(patches.generator, launch="patch").prepare(400, 320, frames[0].layout)
+    assert patches.asked == [("patches", samples)]
+    whole = Fake(mini)
+    DeviceUpscaler(whole.generator, launch="frame").prepare(400, 320, frames[0].layout)
+    assert whole.asked == [("frame 640x480", samples)]
+
+
+def test_a_plan_for_patches_that_cannot_be_built_is_no_reason_not_to_begin(
+    mini: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake = Fake(mini)
+    plain = fake.obtain
+
+    def obtain(shapes: ShapeRange, samples: str) -> Plan:
+        if shapes.name == "patches":
+            raise EngineError("mini: expected its plan to be built, the builder failed")
+        return plain(shapes, samples)
+
+    fake.obtain = obtain  # type: ignore[method-assign]
+    DeviceUpscaler(fake.generator).prepare(400, 320, PlaneLayout(None, 8))
+    assert "patches are not routed: mini: expected its plan to be built" in caplog.text
 
 
 def test_a_launch_can_be_had_where_its_plan_is_loaded_or_in_the_cache(mini: Engine) -> None:

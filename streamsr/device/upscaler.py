@@ -11,6 +11,7 @@ pictures are tested where there is no GPU.
 from __future__ import annotations
 
 import gc
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -21,20 +22,23 @@ import torch
 from torch import Tensor
 
 from streamsr.consistency import MEASURED_TURNS, ConsistencyCount
-from streamsr.device.enlarger import DeviceEnlarger
-from streamsr.device.routing import DeviceRouter, Routed
+from streamsr.device.enlarger import DeviceEnlarger, batch_shapes
+from streamsr.device.routing import DeviceRouter, Routed, batch_sizes
 from streamsr.device.slot import Slot
 from streamsr.device_frame import DevicePlane
-from streamsr.errors import GpuMemoryFault, UsageError
+from streamsr.errors import EngineError, GpuFault, GpuMemoryFault, UsageError
 from streamsr.frame import Colour, Frame, Plane, PlaneLayout
 from streamsr.launch import Choice, LaunchPlan, refuse_unusable
 from streamsr.launch_choice import CORES_PX
+from streamsr.patches import PatchGrid
 from streamsr.routing import RoutingCount
 from streamsr.runtimes.device import DeviceGenerator
 from streamsr.runtimes.gpu_faults import guarded
 from streamsr.runtimes.gpu_generator import new_cuda_stream
 from streamsr.runtimes.pinned import PinnedPool
 from streamsr.timing import StageClock
+
+log = logging.getLogger(__name__)
 
 PATCH_PX = 32
 """Side of a patch's core where patches are launched."""
@@ -159,6 +163,44 @@ class DeviceUpscaler:
     def num_in_flight(self) -> int:
         """Frames submitted and not yet collected."""
         return len(self._flying)
+
+    def prepare(self, width: int, height: int, layout: PlaneLayout) -> None:
+        """Have compiled what frames of one size would wait for, and what routing their patches would.
+
+        Without patches to route nothing is lost but routing, so that what is wrong with these is only logged.
+
+        Raises:
+            EngineError: what launches the frames cannot be had.
+        """
+        generator, asked = self.generator, self._asked
+        dtype = torch.uint8 if generator.channels == 1 and layout.bit_depth == 8 else torch.float32
+        shapes: set[tuple[int, ...]] = {(1, generator.channels, height, width)}
+        if asked.kind == "patch":
+            shapes = self._patch_shapes(width, height, asked.core_px)
+        with guarded(generator.engine.name):
+            for shape in sorted(shapes):
+                generator.compile_for(shape, dtype)
+            try:
+                for shape in sorted(self._routed_shapes(width, height)):
+                    generator.compile_for(shape, dtype)
+            except EngineError as cause:
+                if isinstance(cause, GpuFault):
+                    raise
+                log.warning("%s: patches are not routed: %s", generator.engine.name, cause)
+
+    def _patch_shapes(self, width: int, height: int, core_px: int) -> set[tuple[int, ...]]:
+        """Return the shapes of the launches of a frame in patches."""
+        grid = PatchGrid(width, height, self.generator.scale, self._asked.halo_px, core_px)
+        return batch_shapes(grid.num, (self.generator.channels, *reversed(grid.window_size)))
+
+    def _routed_shapes(self, width: int, height: int) -> set[tuple[int, ...]]:
+        """Return the shapes of the launches of patches that changed; none where patches are not routed."""
+        shapes: set[tuple[int, ...]] = set()
+        for core_px in self._cores_px if self._routes else ():
+            grid = PatchGrid(width, height, self.generator.scale, self._asked.halo_px, core_px)
+            patch = (self.generator.channels, *reversed(grid.window_size))
+            shapes.update(*(batch_shapes(size, patch) for size in batch_sizes(grid)))
+        return shapes
 
     def upscale(self, frame: Frame) -> Frame:
         """Enlarge one frame and wait for it; nothing else may be in flight.

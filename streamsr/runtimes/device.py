@@ -50,6 +50,17 @@ class DeviceGenerator(Generator, Protocol):
             dtype: uint8 or float32.
         """
 
+    def compile_for(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        """Compile what the first launch of pictures would wait for; nothing where nothing is compiled for minutes.
+
+        Args:
+            shape: (N, C, H, W).
+            dtype: uint8 or float32.
+
+        Raises:
+            EngineError: it cannot be had.
+        """
+
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
         """Return a call that enqueues what ``launch`` does: a CUDA graph of it where graphs are on.
 

@@ -145,6 +145,9 @@ class GpuGenerator:
         """Whether a launch can be had at once: always, where nothing is compiled for minutes."""
         return True
 
+    def compile_for(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        """Compile what a launch needs: nothing, where nothing is compiled for minutes."""
+
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
         """Return a call that enqueues what ``launch`` does: a CUDA graph of it where graphs are on.
 

@@ -40,7 +40,8 @@ class TensorRTGenerator(GpuGenerator):
         graphs: capture every shape in a CUDA graph.
         library: TensorRT or TensorRT-RTX; None takes the one that is installed.
         plans: where plans come from; None takes the user's cache, which builds what it lacks.
-        watch: called a few times a second while a plan is built; None logs that it is.
+        watch: called a few times a second while a plan is built, beside whoever `streamsr.plans.telling_builds` tells;
+            None logs that it is.
 
     Attributes:
         notices: what the user should know, one line each: plans that were built again, and why.
@@ -75,6 +76,15 @@ class TensorRTGenerator(GpuGenerator):
     def is_ready_for(self, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
         """Whether a plan that serves a shape is loaded, or whole in the cache, so that none has to be built."""
         return self.compiled_network.has_plan_for(shape, dtype)
+
+    def compile_for(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        """Have a plan that serves a shape loaded, from the cache or built now.
+
+        Raises:
+            EngineError: it cannot be built, or does not load.
+        """
+        with self.on_device():
+            self.compiled_network.load_plan_for(shape, dtype)
 
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
         """Return a call that enqueues what ``launch`` does; see `GpuGenerator.capture`.
@@ -225,7 +235,7 @@ def check_precision(engine: Engine, precision: str) -> None:
 
 
 def announcer() -> Callable[[BuildProgress], None]:
-    """Return what says once for each engine that its plan is being built: nothing is shown meanwhile."""
+    """Return what says once for each engine that its plan is being built; `telling_builds` shows how far it is."""
     said: set[str] = set()
 
     def announce(progress: BuildProgress) -> None:

@@ -99,6 +99,14 @@ class TensorRTNetwork:
         wanted, fitting = self._serving(shape, samples)
         return bool(fitting) or self._plans.holds(wanted, samples)
 
+    def load_plan_for(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        """Have a plan that serves a shape loaded.
+
+        Raises:
+            EngineError: it cannot be had.
+        """
+        self._plan_for(shape, SAMPLES[dtype])
+
     def _context_for(self, shape: tuple[int, ...], samples: str) -> ShapeContext:
         key = (*shape, samples)
         context = (self._kept or {}).get(key) or self._contexts.get(key)
