@@ -29,7 +29,7 @@ from streamsr.runtimes.gpu_generator import fill_randomly
 from streamsr.runtimes.packing import in_front_of_shuffle, pack_columns, parities_first
 from streamsr.runtimes.torch_cpu import TorchGenerator
 from streamsr.runtimes.trials import Remembered, fastest
-from tests.kernels import runs_triton
+from tests.kernels import grids_alone, last_program_alone, runs_triton
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
@@ -349,6 +349,72 @@ def test_convolution_kernel_shuffles_pixels() -> None:
     real = functional.conv2d(features.cpu().permute(0, 3, 1, 2).float(), weight, layer.bias.cpu(), padding=1)
     real = functional.leaky_relu(real, 0.2).permute(0, 2, 3, 1).view(2, 5, 11, 2, 2, 16).permute(0, 1, 3, 2, 4, 5)
     torch.testing.assert_close(made.cpu().float(), real.reshape(2, 10, 22, 16), rtol=5e-3, atol=5e-3)
+
+
+def test_grids_of_many_pictures_are_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = grids_alone(monkeypatch, gpu_ops)
+    num, bias = 129_600, torch.zeros(64)
+    samples = torch.zeros(num, 1, 2, 2, dtype=torch.uint8)
+    gpu_ops.first_layer(samples, torch.zeros(9, 16), bias[:16], dtype=torch.float16)
+    gpu_ops.finish_student(samples, samples, samples, samples, scale=2)
+    features = torch.zeros(num, 2, 2, 16, dtype=torch.float16)
+    gpu_ops.convolve_3x3(features, torch.zeros(9, 16, 16), bias, tile=(8, 16, 1, 4))
+    gpu_ops.bias_activation_(features, bias[:16])
+    gpu_ops.bias_prelu_shuffle(features, bias[:16], 0.5)
+    assert len(room.grids) == 5
+    assert room.fit, room.grids
+
+
+# Feature maps of more than 2**31 values: memory that nothing touches is never backed, so this takes little.
+
+TALL, WIDE = 8200, 4096
+"""With 64 channels 2**31 values and 2 million more."""
+
+
+@pytest.mark.kernels
+@runs_triton
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_convolution_kernel_counts_beyond_31_bits(monkeypatch: pytest.MonkeyPatch, shuffle: bool) -> None:
+    last_program_alone(monkeypatch)
+    torch.manual_seed(0)
+    features = torch.empty(1, TALL, WIDE, 16, dtype=torch.float16, device=DEVICE)
+    features[:, -6:, -20:] = half(1, 6, 20, 16)
+    weight, bias = half(9, 16, 64) / 16, torch.randn(64, device=DEVICE)
+    made = gpu_ops.convolve_3x3(features, weight, bias, tile=(4, 8, 1, 4), slope=0.2, shuffle=shuffle)
+    kernel = weight.float().cpu().permute(2, 1, 0).reshape(64, 16, 3, 3)
+    corner = features[:, -6:, -20:].cpu().permute(0, 3, 1, 2).float()
+    real = functional.leaky_relu(functional.conv2d(corner, kernel, bias.cpu(), padding=1), 0.2).permute(0, 2, 3, 1)
+    if shuffle:  # the last program makes one parity alone
+        assert made.shape == (1, 2 * TALL, 2 * WIDE, 16)
+        made, real = made[:, 1::2, 1::2], real[..., 48:]
+    torch.testing.assert_close(made[:, -4:, -8:].cpu().float(), real[:, -4:, -8:], rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.kernels
+@runs_triton
+def test_other_kernels_count_beyond_31_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    last_program_alone(monkeypatch)
+    torch.manual_seed(0)
+    bias = torch.randn(64, device=DEVICE)
+    samples = torch.empty(1, 1, TALL, WIDE, dtype=torch.uint8, device=DEVICE)
+    samples[:, :, -3:, -40:].random_(0, 256)
+    weight = torch.randn(9, 64, device=DEVICE)
+    features = gpu_ops.first_layer(samples, weight, bias, dtype=torch.float16)
+    corner = samples[:, :, -3:, -40:].cpu().float() / 255
+    kernel = weight.cpu().T.reshape(64, 1, 3, 3)
+    first = functional.relu(functional.conv2d(corner, kernel, bias.cpu(), padding=1)).permute(0, 2, 3, 1)
+    torch.testing.assert_close(features[0, -1, -16:].cpu().float(), first[0, -1, -16:], rtol=2e-3, atol=2e-3)
+    kept = features[0, -1, -16:].float()
+    made = gpu_ops.bias_prelu_shuffle(features, bias, 0.5)
+    expected = functional.leaky_relu(kept + bias, 0.5).view(16, 2, 2, 16)
+    torch.testing.assert_close(
+        made[0, -2:, -32:].view(2, 16, 2, 16).transpose(0, 1).float(), expected, rtol=2e-3, atol=2e-3
+    )
+    del made
+    gpu_ops.bias_activation_(features, bias, 0.5)
+    torch.testing.assert_close(
+        features[0, -1, -16:].float(), functional.leaky_relu(kept + bias, 0.5), rtol=2e-3, atol=2e-3
+    )
 
 
 # What only a GPU can show.

@@ -71,7 +71,7 @@ def first_layer(samples: Tensor, weight: Tensor, bias: Tensor, *, dtype: torch.d
     gain = 1.0 / 255.0 if samples.dtype == torch.uint8 else 1.0
     block_c = 1 << (channels - 1).bit_length()
     block_px = max(4096 // block_c, 16)
-    grid = (-(-height * width // block_px), num)
+    grid = (-(-height * width // block_px) * num,)
     kernels().first_layer[grid](
         samples, weight, bias, out, height, width, gain, channels=channels, block_c=block_c, block_px=block_px
     )
@@ -103,7 +103,7 @@ def finish_student(residual: Tensor, samples: Tensor, taps: Tensor, out: Tensor,
     peak = 255.0 if levels else 1.0
     gain = peak / 255.0 if samples.dtype == torch.uint8 else peak
     block_px = 256 if scale == 2 else 64
-    grid = (-(-height * width // block_px), num)
+    grid = (-(-height * width // block_px) * num,)
     kernels().finish_student[grid](
         residual,
         samples,
@@ -210,7 +210,7 @@ def convolve_3x3(
     part = outputs // 4 if shuffle else outputs
     block_n = min(max(1 << (part - 1).bit_length(), 16), 64)
     block_k = next(size for size in (64, 32, 16) if inputs % size == 0)
-    grid = (-(-height // block_h) * -(-width // block_w), -(-outputs // block_n), num)
+    grid = (-(-height // block_h) * -(-width // block_w) * -(-outputs // block_n) * num,)
     kernels().convolve_3x3[grid](
         features,
         weight,
