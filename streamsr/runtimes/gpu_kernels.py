@@ -190,7 +190,7 @@ def convolve_3x3(
     A tile is block_h x block_w pixels, so that its nine shifted reads mostly meet in the first cache. ``weight`` is
     (9, inputs, outputs). ``activation`` is 0 for none, 1 for ReLU, 2 for PReLU. With ``shuffle``, outputs come as (row
     parity, column parity, channel) and a block of outputs is one parity. The grid runs over tiles, then blocks of
-    outputs, then images.
+    outputs, then images. Products of float32 are not rounded to TF32.
     """
     tiles_in_row = tl.cdiv(width, block_w)
     tiles = tiles_in_row * tl.cdiv(height, block_h)
@@ -224,7 +224,7 @@ def convolve_3x3(
         b = tl.load(
             weight + (tap * inputs + first + k)[:, None] * outputs + n[None, :], mask=wanted[None, :], other=0.0
         )
-        total = tl.dot(a, b, total)
+        total = tl.dot(a, b, total, input_precision="ieee")
     total += tl.load(bias + n, mask=wanted, other=0.0)[None, :]
     if activation == 1:
         total = tl.maximum(total, 0.0)
