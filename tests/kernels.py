@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from streamsr.runtimes import gpu_ops
 
@@ -70,3 +72,24 @@ def last_program_alone(monkeypatch: pytest.MonkeyPatch) -> None:
             plain(executor, *arguments, **options)
 
     monkeypatch.setattr(interpreter.GridExecutor, "__call__", call)
+
+
+WAITING = ("nonzero", "masked_select", "_local_scalar_dense", "is_nonzero", "unique", "_to_cpu", "equal")
+"""What torch does on a GPU by asking it how many or how much, which no CUDA graph can hold."""
+
+
+class _NoWaiting(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in WAITING, f"{name} waits for the device"
+        if name in ("index", "index_put", "index_put_", "_index_put_impl_"):
+            masks = [index for index in args[1] if index is not None and index.dtype in (torch.bool, torch.uint8)]
+            assert not masks, f"{name} with a mask waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def waits_for_nothing() -> Iterator[None]:
+    """Fail where the body does what would wait for a GPU."""
+    with _NoWaiting():
+        yield
