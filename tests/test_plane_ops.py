@@ -13,7 +13,7 @@ from streamsr.colour import coding_of, rgb_from_yuv, yuv_from_rgb
 from streamsr.frame import Colour
 from streamsr.runtimes import plane_ops
 from streamsr.runtimes.plane_ops import Ending, Matrix, join_rgb, keep_outside, resample, split_rgb
-from tests.kernels import runs_triton
+from tests.kernels import last_program_alone, runs_triton
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if HAS_GPU else "cpu"
@@ -115,3 +115,23 @@ def test_real_results_are_clamped_where_there_are_limits() -> None:
     out = torch.empty_like(base)
     resample(source, out, same, same, peak=1.0, ending=Ending(base, lacks=False, limits=(0.0, 0.9)))
     torch.testing.assert_close(out, (base + source).clamp(0.0, 0.9))
+
+
+@runs_triton
+def test_planes_beyond_31_bits_are_resampled_and_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that nothing touches is never backed, so this takes little."""
+    last_program_alone(monkeypatch)
+    side, device = 46_400, torch.device(DEVICE)
+    source, out = (torch.empty((1, side, side), dtype=torch.uint8, device=device) for _ in range(2))
+    source[:, -8:, -128:] = words((1, 8, 128), 8)
+    same = (torch.arange(side, dtype=torch.int32, device=device), torch.ones(side, 1, device=device))
+    resample(source, out, same, same, peak=255.0)
+    assert torch.equal(out[:, -8:, -64:], source[:, -8:, -64:])
+    wanted = torch.empty((1, side // 2, side // 2), device=device)
+    wanted[:, -1, -64:] = 8.0
+    source[:, -2:, -128:] = 255
+    source[:, -2:, -64:] = 7
+    options: dict[str, Any] = {"threshold": 0.5, "limits": (0.0, 255.0), "least_room": 0.25, "most": 16.0}
+    keep_outside(wanted, source, scale=2, **options)
+    assert wanted[0, -1, -64:-32].tolist() == [16.0] * 32
+    assert wanted[0, -1, -32:].tolist() == [8.0] * 32
