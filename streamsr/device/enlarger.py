@@ -12,7 +12,7 @@ from streamsr.frame import Frame
 from streamsr.launch import LaunchPlan
 from streamsr.patches import PatchGrid
 from streamsr.runtimes.device import DeviceGenerator
-from streamsr.runtimes.plane_ops import real_samples, write_levels
+from streamsr.runtimes.plane_ops import read_levels, write_levels
 
 MAX_BATCH_PX = 1 << 20
 """Input pixels a launch of patches: the SRGAN at x4 holds 256 channels of four times as many, 2 GiB in half precision,
@@ -77,7 +77,7 @@ class DeviceEnlarger:
         if self._bridge is not None:
             return self._bridge.rgb_of(flat)[0]
         luma = self.small.luma(flat)[None]
-        return luma if luma.dtype == torch.uint8 else real_samples(luma).mul_(1.0 / self.small.layout.peak)
+        return luma if luma.dtype == torch.uint8 else read_levels(luma, gain=1.0 / self.small.layout.peak)
 
     def room_for_made(self) -> Tensor:
         """Return an empty (C, scale * H, scale * W) picture of the type that the generator writes."""
@@ -143,7 +143,7 @@ class DeviceEnlarger:
         stitched = made
         if small.dtype != torch.uint8:
             stitched = target if self._projection is None else torch.empty_like(target)
-            write_levels(made.mul(small.layout.peak), stitched, peak=small.layout.peak)
+            write_levels(made, stitched, peak=small.layout.peak, gain=small.layout.peak)
         if self._projection is not None:
             self._projection.project(luma, stitched, target)
             if figures is not None:

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Triton kernels on planes: resampling, RGB and back, the projection's corrections; `plane_ops` has the typed calls.
+"""Triton kernels on planes: levels, resampling, RGB and back, the projection's corrections; `plane_ops` calls them.
 
 With ``TRITON_INTERPRET=1`` all of it runs on the CPU. Where a row or a program's samples begin is counted in 64 bits.
 """
@@ -23,6 +23,27 @@ def levels_of(samples, words: tl.constexpr):
     if words:
         samples = samples.to(tl.int32) & 0xFFFF
     return samples.to(tl.float32)
+
+
+@triton.jit
+def read_levels(samples, out, num, gain, words: tl.constexpr, block: tl.constexpr):
+    """Write levels as float32, times a gain."""
+    first = tl.program_id(0).to(tl.int64) * block
+    place = tl.arange(0, block)
+    known = place < tl.minimum(num - first, block).to(tl.int32)
+    value = levels_of(tl.load(samples + first + place, mask=known, other=0), words)
+    tl.store(out + first + place, value * gain, mask=known)
+
+
+@triton.jit
+def write_levels(real, out, num, gain, peak, block: tl.constexpr):
+    """Write float32 times a gain as levels, rounded half to even and clamped."""
+    first = tl.program_id(0).to(tl.int64) * block
+    place = tl.arange(0, block)
+    known = place < tl.minimum(num - first, block).to(tl.int32)
+    value = tl.load(real + first + place, mask=known, other=0.0)
+    level = rounded_level(value * gain, peak).to(tl.int32)
+    tl.store(out + first + place, level.to(out.dtype.element_ty), mask=known)
 
 
 @triton.jit
