@@ -15,7 +15,7 @@ from streamsr.runtimes import gpu_ops
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAST_PASSED = 50
-FILES = ("test_cuda.py", "test_patch_ops.py", "test_plane_ops.py")
+FILES = ("test_cuda.py", "test_distance_ops.py", "test_patch_ops.py", "test_plane_ops.py")
 
 
 @pytest.mark.slow
