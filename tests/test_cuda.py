@@ -21,14 +21,14 @@ from streamsr.engine import find_engine
 from streamsr.errors import EngineError
 from streamsr.models.srgan import SRGANGenerator, fold_batch_norm
 from streamsr.models.student import SPECS, Student, StudentSpec, bilinear_taps
-from streamsr.runtimes import gpu_ops, load_generator
+from streamsr.runtimes import gpu_ops, load_generator, trials
 from streamsr.runtimes.cuda import CudaGenerator
 from streamsr.runtimes.cuda_networks import Layer, Method, SRGANOnDevice, StudentOnDevice, write_phases
 from streamsr.runtimes.gpu_faults import check_gpu, guarded, is_gpu_fault
 from streamsr.runtimes.gpu_generator import fill_randomly
 from streamsr.runtimes.packing import in_front_of_shuffle, pack_columns, parities_first
 from streamsr.runtimes.torch_cpu import TorchGenerator
-from streamsr.runtimes.trials import Remembered, fastest
+from streamsr.runtimes.trials import Remembered, fastest, parts_of
 from tests.kernels import grids_alone, last_program_alone, runs_triton
 
 HAS_GPU = torch.cuda.is_available()
@@ -239,6 +239,28 @@ def test_choices_are_remembered_for_the_same_gpu_only(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("", encoding="utf-8")
     Remembered("one GPU", blocked / "choices.json").write("body", {"fast": 1.0})
+
+
+def test_large_results_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "COMPARED", 4)
+    monkeypatch.setattr(trials, "median_ms", lambda call: 1.0)
+    whole = torch.arange(20, dtype=torch.float16).view(1, 4, 5)
+    assert [part.tolist() for part in parts_of(whole)] == [[0, 1, 2, 3], [8, 9, 10, 11], [16, 17, 18, 19]]
+    assert all(part.dtype == FP32 and part.untyped_storage().nbytes() == 16 for part in parts_of(whole))
+    assert parts_of(whole[:, :2])[0].tolist() == list(range(10))
+
+    def off_at(place: int, value: float) -> Tensor:
+        made = whole.clone()
+        made.view(-1)[place] = value
+        return made
+
+    def fails() -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    ways = {f"off at {place}": (lambda place=place: off_at(place, 30.0)) for place in (0, 9, 19)}
+    ways["nan"] = lambda: off_at(19, torch.nan)
+    found = fastest({"right": lambda: whole, "same": lambda: whole.clone(), "no": fails, **ways})
+    assert set(found) == {"right", "same"}
 
 
 # Triton's kernels, on a GPU or in its interpreter.
