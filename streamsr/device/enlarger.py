@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from streamsr.consistency import RGB_LIMITS
+from streamsr.device.bands import bands_of, most_rows
 from streamsr.device.planes import BridgeOnDevice, ChromaOnDevice, PlaneBuffer, Windows
 from streamsr.device.projection import ProjectionOnDevice
 from streamsr.frame import Frame
@@ -15,8 +16,8 @@ from streamsr.runtimes.device import DeviceGenerator
 from streamsr.runtimes.plane_ops import read_levels, write_levels
 
 MAX_BATCH_PX = 1 << 20
-"""Input pixels a launch of patches: the SRGAN at x4 holds 256 channels of four times as many, 2 GiB in half precision,
-and libraries count samples in 31 bits."""
+"""Input pixels a launch of patches: the SRGAN at x4 holds 256 channels of four times as many, 2 GiB in half
+precision."""
 
 
 class DeviceEnlarger:
@@ -93,7 +94,7 @@ class DeviceEnlarger:
             made: (C, scale * H, scale * W), written.
         """
         if self._windows is None:
-            self.generator.enlarge(picture[None], made[None])
+            self._launch(picture[None], made[None])
         else:
             self.generate_patches(self._windows, picture, made)
 
@@ -109,10 +110,24 @@ class DeviceEnlarger:
         patches, scale = windows.cut(picture, indices), self.generator.scale
         num, channels, height, width = patches.shape
         outputs = torch.empty((num, channels, scale * height, scale * width), dtype=made.dtype, device=made.device)
-        batch = self.batch or max(MAX_BATCH_PX // (height * width), 1)
+        batch = min(self.batch or num, max(MAX_BATCH_PX // (height * width), 1))
         for first in range(0, num, batch):
-            self.generator.enlarge(patches[first : first + batch], outputs[first : first + batch])
+            self._launch(patches[first : first + batch], outputs[first : first + batch])
         windows.stitch(outputs, made, indices)
+
+    def _launch(self, pictures: Tensor, out: Tensor) -> None:
+        """Enqueue the generator on (N, C, H, W) pictures, in bands of rows where a layer would be too large."""
+        (num, _, height, width), scale = pictures.shape, self.generator.scale
+        rows = most_rows(self.generator, num * width)
+        if height <= rows:
+            self.generator.enlarge(pictures, out)
+            return
+        for band in bands_of(height, rows, self.generator.radius_px):
+            made = torch.empty((*out.shape[:2], scale * band.height, out.shape[3]), dtype=out.dtype, device=out.device)
+            self.generator.enlarge(pictures[:, :, band.top : band.top + band.height].contiguous(), made)
+            first, core = scale * (band.core_top - band.top), slice(scale * band.core_top, scale * band.core_end)
+            out[:, :, core].copy_(made[:, :, first : first + core.stop - core.start])
+            del made  # before the next band is made room for
 
     def finish(self, flat: Tensor, picture: Tensor, made: Tensor, flat_out: Tensor, figures: Tensor | None) -> None:
         """Enqueue what follows the generator: projection, levels, chroma.
