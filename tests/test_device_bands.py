@@ -1,4 +1,4 @@
-"""Frames too large for one launch go in bands; the picture is the same."""
+"""Frames too large for one launch go in bands, patches a batch at a time; the picture is the same."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from benchmarks.gpu_engines import random_engine
-from streamsr.device import bands
+from streamsr.device import bands, enlarger
 from streamsr.device.bands import bands_of, most_rows, values_per_px
+from streamsr.device.planes import Windows
 from streamsr.device.upscaler import DeviceUpscaler
 from streamsr.engine import Engine, find_engine
 from streamsr.errors import EngineError
@@ -91,6 +92,28 @@ def test_large_frames_are_launched_in_bands(
     monkeypatch.setattr(bands, "MOST_VALUES", 31 * values_per_px(generator))
     with pytest.raises(EngineError, match="rows of such a picture at once"):
         DeviceUpscaler(generator).upscale(frame)
+
+
+def test_patches_are_cut_generated_and_stitched_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = generator_for(find_engine("tiny-x2"), "cpu")
+    frame, shapes, cut = frame_of(PlaneLayout((1, 1), 8), size=(100, 71)), watched(monkeypatch, generator), []
+    plain = Windows.cut
+
+    def counted(windows: Windows, picture: Tensor, indices: Tensor | None = None) -> Tensor:
+        patches = plain(windows, picture, indices)
+        cut.append(len(patches))
+        return patches
+
+    monkeypatch.setattr(Windows, "cut", counted)
+    whole = DeviceUpscaler(generator).upscale(frame)
+    upscaler = DeviceUpscaler(generator, launch="patch", patch_px=16)
+    upscaler._batch = 8
+    assert max(largest_difference(upscaler.upscale(frame), whole)) == 0
+    assert set(cut) == {8, 35 % 8}
+    monkeypatch.setattr(enlarger, "MAX_BATCH_PX", 2 * shapes[-1][2] * shapes[-1][3])
+    shapes.clear()
+    assert max(largest_difference(DeviceUpscaler(generator, launch="patch", patch_px=16).upscale(frame), whole)) == 0
+    assert {shape[0] for shape in shapes} == {2, 1}
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, generator: CudaGenerator) -> list[tuple[int, ...]]:

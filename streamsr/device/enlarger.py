@@ -99,7 +99,7 @@ class DeviceEnlarger:
             self.generate_patches(self._windows, picture, made)
 
     def generate_patches(self, windows: Windows, picture: Tensor, made: Tensor, indices: Tensor | None = None) -> None:
-        """Enqueue the generator on some patches of a picture.
+        """Enqueue the generator on some patches of a picture, a batch at a time: no more is held at once.
 
         Args:
             windows: how it is cut.
@@ -107,13 +107,16 @@ class DeviceEnlarger:
             made: (C, scale * H, scale * W), written where the patches' cores are.
             indices: (N,) int32, their numbers, on the device; None for all.
         """
-        patches, scale = windows.cut(picture, indices), self.generator.scale
-        num, channels, height, width = patches.shape
-        outputs = torch.empty((num, channels, scale * height, scale * width), dtype=made.dtype, device=made.device)
-        batch = min(self.batch or num, max(MAX_BATCH_PX // (height * width), 1))
-        for first in range(0, num, batch):
-            self._launch(patches[first : first + batch], outputs[first : first + batch])
-        windows.stitch(outputs, made, indices)
+        indices, scale = windows.all if indices is None else indices, self.generator.scale
+        width, height = windows.grid.window_size
+        batch = min(self.batch or len(indices), max(MAX_BATCH_PX // (height * width), 1))
+        for chosen in torch.split(indices, batch):
+            patches = windows.cut(picture, chosen)
+            shape = (len(chosen), len(picture), scale * height, scale * width)
+            outputs = torch.empty(shape, dtype=made.dtype, device=made.device)
+            self._launch(patches, outputs)
+            windows.stitch(outputs, made, chosen)
+            del patches, outputs  # before the next batch is made room for
 
     def _launch(self, pictures: Tensor, out: Tensor) -> None:
         """Enqueue the generator on (N, C, H, W) pictures, in bands of rows where a layer would be too large."""
