@@ -164,6 +164,50 @@ def bias_prelu_shuffle(features, bias, out, slope, num, width, channels: tl.cons
 
 
 @triton.jit
+def interleave(pictures, out, num_px, gain, channels: tl.constexpr, block: tl.constexpr):
+    """Write (N, C, pixels) pictures times a gain as (N, pixels, C)."""
+    blocks = tl.cdiv(num_px * channels, block)
+    start = (tl.program_id(0) // blocks).to(tl.int64) * num_px * channels
+    place = (tl.program_id(0) % blocks) * block + tl.arange(0, block)
+    known = place < num_px * channels
+    value = tl.load(pictures + start + (place % channels) * num_px + place // channels, mask=known, other=0)
+    tl.store(out + start + place, (value.to(tl.float32) * gain).to(out.dtype.element_ty), mask=known)
+
+
+@triton.jit
+def write_phases(
+    phases,
+    out,
+    height,
+    width,
+    gain,
+    channels: tl.constexpr,
+    as_levels: tl.constexpr,
+    block: tl.constexpr,
+):
+    """Shuffle pixels by two into planes, times a gain and rounded where levels are wanted.
+
+    Phases come as (channel, row parity, column parity). A program reads the phases of a piece of a row, which then lie
+    in the first cache, once for every row that it writes.
+    """
+    blocks = tl.cdiv(width, block)
+    line = tl.program_id(0) // blocks
+    left = (tl.program_id(0) % blocks) * block
+    image = (line // height).to(tl.int64)
+    y = line % height
+    x = tl.arange(0, 2 * block)
+    known = x < 2 * (width - left)
+    source = phases + ((image * height + y) * width + left) * (4 * channels)
+    place = (x // 2) * (4 * channels) + x % 2
+    for part in tl.static_range(2 * channels):
+        value = tl.load(source + place + 2 * part, mask=known, other=0.0).to(tl.float32)
+        if as_levels:
+            value = rounded_level(value * gain, gain).to(tl.int32)
+        row = (image * channels + part // 2) * (2 * height) + 2 * y + part % 2
+        tl.store(out + row * (2 * width) + 2 * left + x, value.to(out.dtype.element_ty), mask=known)
+
+
+@triton.jit
 def convolve_3x3(
     features,
     weight,
