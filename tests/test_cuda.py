@@ -28,13 +28,13 @@ from streamsr.models.srgan import SRGANGenerator, fold_batch_norm
 from streamsr.models.student import SPECS, Student, StudentSpec, bilinear_taps
 from streamsr.runtimes import gpu_ops, load_generator, notices_of, trials
 from streamsr.runtimes.cuda import CudaGenerator
-from streamsr.runtimes.cuda_networks import Layer, Method, SRGANOnDevice, StudentOnDevice, write_phases
+from streamsr.runtimes.cuda_networks import Layer, Method, SRGANOnDevice, StudentOnDevice
 from streamsr.runtimes.gpu_faults import check_gpu, guarded, is_gpu_fault
 from streamsr.runtimes.gpu_generator import fill_randomly
 from streamsr.runtimes.packing import in_front_of_shuffle, pack_columns, parities_first
 from streamsr.runtimes.torch_cpu import TorchGenerator
-from streamsr.runtimes.trials import Remembered, fastest, sources_digest
-from tests.kernels import runs_triton
+from streamsr.runtimes.trials import Remembered, fastest, parts_of, sources_digest
+from tests.kernels import grids_alone, last_program_alone, runs_triton
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
@@ -152,7 +152,7 @@ def test_every_packing_of_a_layer_gives_the_same() -> None:
 def test_phases_are_rounded_and_clamped() -> None:
     phases = torch.tensor([-0.1, 0.5 / 255, 1.5 / 255, 1.2]).view(1, 1, 1, 4)
     out = torch.empty(1, 1, 2, 2, dtype=torch.uint8)
-    write_phases(phases, out)
+    gpu_ops.write_phases(phases, out)
     assert out.flatten().tolist() == [0, 0, 2, 255]
 
 
@@ -366,6 +366,28 @@ def test_what_is_loaded_on_a_gpu_says_that_triton_cannot_launch_there(monkeypatc
     assert asked == [torch.device("cuda:1")] * 3
 
 
+def test_large_results_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "COMPARED", 4)
+    monkeypatch.setattr(trials, "median_ms", lambda call: 1.0)
+    whole = torch.arange(20, dtype=torch.float16).view(1, 4, 5)
+    assert [part.tolist() for part in parts_of(whole)] == [[0, 1, 2, 3], [8, 9, 10, 11], [16, 17, 18, 19]]
+    assert all(part.dtype == FP32 and part.untyped_storage().nbytes() == 16 for part in parts_of(whole))
+    assert parts_of(whole[:, :2])[0].tolist() == list(range(10))
+
+    def off_at(place: int, value: float) -> Tensor:
+        made = whole.clone()
+        made.view(-1)[place] = value
+        return made
+
+    def fails() -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    ways = {f"off at {place}": (lambda place=place: off_at(place, 30.0)) for place in (0, 9, 19)}
+    ways["nan"] = lambda: off_at(19, torch.nan)
+    found = fastest({"right": lambda: whole, "same": lambda: whole.clone(), "no": fails, **ways})
+    assert set(found) == {"right", "same"}
+
+
 # Triton's kernels, on a GPU or in its interpreter.
 
 
@@ -480,6 +502,125 @@ def test_convolution_kernel_shuffles_pixels() -> None:
     real = functional.conv2d(features.cpu().permute(0, 3, 1, 2).float(), weight, layer.bias.cpu(), padding=1)
     real = functional.leaky_relu(real, 0.2).permute(0, 2, 3, 1).view(2, 5, 11, 2, 2, 16).permute(0, 1, 3, 2, 4, 5)
     torch.testing.assert_close(made.cpu().float(), real.reshape(2, 10, 22, 16), rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.kernels
+@runs_triton
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (6, 520)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, FP32], ids=str)
+@pytest.mark.parametrize("eight_bit", [True, False])
+def test_pictures_go_in_and_come_out_as_in_torch(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], dtype: torch.dtype, eight_bit: bool
+) -> None:
+    torch.manual_seed(0)
+    kind = torch.uint8 if eight_bit else FP32
+    pictures = torch.empty(2, 3, *size, dtype=kind, device=DEVICE)
+    fill_randomly(pictures)
+    phases = (torch.randn(2, *size, 12, device=DEVICE) * 0.4 + 0.5).to(dtype)
+    ours, theirs = (torch.full((2, 3, 2 * size[0], 2 * size[1]), 77, dtype=kind, device=DEVICE) for _ in range(2))
+    features = gpu_ops.interleave(pictures, dtype=dtype)
+    gpu_ops.write_phases(phases, ours)
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu_ops, "uses_triton", lambda tensor: False)
+        expected = gpu_ops.interleave(pictures, dtype=dtype)
+        gpu_ops.write_phases(phases, theirs)
+    assert features.is_contiguous()
+    torch.testing.assert_close(features, expected)
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.kernels
+@runs_triton
+def test_convolution_kernel_multiplies_float32_as_it_is() -> None:
+    torch.manual_seed(0)
+    features, weight = torch.randn(1, 6, 9, 16, device=DEVICE), torch.randn(9, 16, 16, device=DEVICE)
+    made = gpu_ops.convolve_3x3(features, weight, torch.zeros(16, device=DEVICE), tile=(4, 8, 1, 4))
+    kernel = weight.cpu().permute(2, 1, 0).reshape(16, 16, 3, 3)
+    expected = functional.conv2d(features.cpu().permute(0, 3, 1, 2), kernel, padding=1).permute(0, 2, 3, 1)
+    torch.testing.assert_close(made.cpu(), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_grids_of_many_pictures_are_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = grids_alone(monkeypatch, gpu_ops)
+    num, bias = 129_600, torch.zeros(64)
+    samples = torch.zeros(num, 1, 2, 2, dtype=torch.uint8)
+    gpu_ops.first_layer(samples, torch.zeros(9, 16), bias[:16], dtype=torch.float16)
+    gpu_ops.finish_student(samples, samples, samples, samples, scale=2)
+    features = torch.zeros(num, 2, 2, 16, dtype=torch.float16)
+    gpu_ops.convolve_3x3(features, torch.zeros(9, 16, 16), bias, tile=(8, 16, 1, 4))
+    gpu_ops.bias_activation_(features, bias[:16])
+    gpu_ops.bias_prelu_shuffle(features, bias[:16], 0.5)
+    gpu_ops.interleave(samples, dtype=torch.float16)
+    gpu_ops.write_phases(features, samples)
+    assert len(room.grids) == 7
+    assert room.fit, room.grids
+
+
+# Feature maps of more than 2**31 values: memory that nothing touches is never backed, so this takes little.
+
+TALL, WIDE = 8200, 4096
+"""With 64 channels 2**31 values and 2 million more."""
+
+
+@pytest.mark.kernels
+@runs_triton
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_convolution_kernel_counts_beyond_31_bits(monkeypatch: pytest.MonkeyPatch, shuffle: bool) -> None:
+    last_program_alone(monkeypatch)
+    torch.manual_seed(0)
+    features = torch.empty(1, TALL, WIDE, 16, dtype=torch.float16, device=DEVICE)
+    features[:, -6:, -20:] = half(1, 6, 20, 16)
+    weight, bias = half(9, 16, 64) / 16, torch.randn(64, device=DEVICE)
+    made = gpu_ops.convolve_3x3(features, weight, bias, tile=(4, 8, 1, 4), slope=0.2, shuffle=shuffle)
+    kernel = weight.float().cpu().permute(2, 1, 0).reshape(64, 16, 3, 3)
+    corner = features[:, -6:, -20:].cpu().permute(0, 3, 1, 2).float()
+    real = functional.leaky_relu(functional.conv2d(corner, kernel, bias.cpu(), padding=1), 0.2).permute(0, 2, 3, 1)
+    if shuffle:  # the last program makes one parity alone
+        assert made.shape == (1, 2 * TALL, 2 * WIDE, 16)
+        made, real = made[:, 1::2, 1::2], real[..., 48:]
+    torch.testing.assert_close(made[:, -4:, -8:].cpu().float(), real[:, -4:, -8:], rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.kernels
+@runs_triton
+def test_other_kernels_count_beyond_31_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    last_program_alone(monkeypatch)
+    torch.manual_seed(0)
+    bias = torch.randn(64, device=DEVICE)
+    samples = torch.empty(1, 1, TALL, WIDE, dtype=torch.uint8, device=DEVICE)
+    samples[:, :, -3:, -40:].random_(0, 256)
+    weight = torch.randn(9, 64, device=DEVICE)
+    features = gpu_ops.first_layer(samples, weight, bias, dtype=torch.float16)
+    corner = samples[:, :, -3:, -40:].cpu().float() / 255
+    kernel = weight.cpu().T.reshape(64, 1, 3, 3)
+    first = functional.relu(functional.conv2d(corner, kernel, bias.cpu(), padding=1)).permute(0, 2, 3, 1)
+    torch.testing.assert_close(features[0, -1, -16:].cpu().float(), first[0, -1, -16:], rtol=2e-3, atol=2e-3)
+    kept = features[0, -1, -16:].float()
+    made = gpu_ops.bias_prelu_shuffle(features, bias, 0.5)
+    expected = functional.leaky_relu(kept + bias, 0.5).view(16, 2, 2, 16)
+    torch.testing.assert_close(
+        made[0, -2:, -32:].view(2, 16, 2, 16).transpose(0, 1).float(), expected, rtol=2e-3, atol=2e-3
+    )
+    del made
+    gpu_ops.bias_activation_(features, bias, 0.5)
+    torch.testing.assert_close(
+        features[0, -1, -16:].float(), functional.leaky_relu(kept + bias, 0.5), rtol=2e-3, atol=2e-3
+    )
+
+
+@pytest.mark.kernels
+@runs_triton
+def test_phases_beyond_31_bits_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    last_program_alone(monkeypatch)
+    torch.manual_seed(0)
+    height, width = 13_400, 13_600  # of which 12 phases are more than 2**31
+    phases = torch.empty(1, height, width, 12, dtype=torch.float16, device=DEVICE)
+    assert phases.numel() > 1 << 31
+    phases[0, -1, -32:] = half(32, 12) + 0.5
+    made = torch.empty(1, 3, 2 * height, 2 * width, dtype=torch.uint8, device=DEVICE)
+    gpu_ops.write_phases(phases, made)
+    expected = (phases[0, -1, -32:].float() * 255).round().clamp(0, 255).view(32, 3, 2, 2).permute(1, 2, 0, 3)
+    assert torch.equal(made[0, :, -2:, -64:].float(), expected.reshape(3, 2, 64))
 
 
 # What only a GPU can show.

@@ -18,6 +18,7 @@ from torch import Tensor
 from benchmarks.gpu_engines import random_engine
 from streamsr.config import GeneratorSettings
 from streamsr.consistency import Projector
+from streamsr.device import enlarger
 from streamsr.device.planes import PlaneBuffer, Windows, halving_of, taps_of
 from streamsr.device.projection import ProjectionOnDevice
 from streamsr.device.upscaler import DeviceUpscaler, holds_the_same
@@ -123,12 +124,12 @@ def test_unknown_matrices_are_refused(srgan: Engine) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_patches_give_the_whole_picture(device: str) -> None:
+def test_patches_give_the_whole_picture(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = find_engine("tiny-x2")
     frame = frame_of(PlaneLayout((1, 1), 8), size=(100, 71))
     whole = DeviceUpscaler(generator_for(engine, device)).upscale(frame)
     upscaler = DeviceUpscaler(generator_for(engine, device), launch="patch", patch_px=16)
-    upscaler._batch = 7
+    monkeypatch.setattr(enlarger, "MAX_BATCH_PX", 7 * (16 + 2 * engine.radius_px) ** 2)
     assert max(largest_difference(upscaler.upscale(frame), whole)) <= (0 if device == "cpu" else 1)
     assert upscaler.plan is not None
     assert (upscaler.plan.kind, upscaler.plan.core_px, upscaler.plan.halo_px) == ("patch", 16, engine.radius_px)

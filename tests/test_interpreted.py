@@ -14,8 +14,8 @@ import pytest
 from streamsr.runtimes import gpu_ops
 
 ROOT = Path(__file__).resolve().parents[1]
-LEAST_PASSED = 50
-FILES = ("test_cuda.py", "test_patch_ops.py", "test_plane_ops.py")
+LEAST_PASSED = 110
+FILES = ("test_cuda.py", "test_distance_ops.py", "test_patch_ops.py", "test_plane_ops.py")
 
 
 @pytest.mark.slow

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from streamsr.device.planes import Windows, tiling_of
 from streamsr.patches import PatchGrid, cut_patches, stitch_patches
+from streamsr.runtimes import patch_ops
 from streamsr.runtimes.gpu_ops import interpreted
 from streamsr.runtimes.patch_ops import compare_windows
 from streamsr.surround import any_in_windows
+from tests.kernels import grids_alone, last_program_alone, runs_triton, waits_for_nothing
 
 pytestmark = pytest.mark.kernels
 HAS_GPU = torch.cuda.is_available()
@@ -27,6 +29,8 @@ GRIDS = [
     PatchGrid(33, 64, 4, 10, 8),
     PatchGrid(20, 20, 2, 40, 32),
     PatchGrid(7, 5, 2, 0, 3),
+    PatchGrid(3, 2, 2, 0, 1),
+    PatchGrid(20, 1, 2, 1, 30),
 ]
 EXAMPLES = 5 if interpreted() else 60
 
@@ -96,3 +100,46 @@ def test_chroma_counts_with_its_margin_and_joins_what_was_found(device: str) -> 
     assert np.flatnonzero(mask.cpu().numpy()).tolist() == [2, 3]
     compare_windows(now, before, mask, tiling_of(grid), shift=(1, 1), margin=1)
     assert np.flatnonzero(mask.cpu().numpy()).tolist() == [2]
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_without_triton_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch, grid: PatchGrid) -> None:
+    monkeypatch.setattr(patch_ops, "uses_triton", lambda tensor: False)
+    picture = torch.from_numpy(samples((3, grid.height, grid.width), np.uint8))
+    windows, mask = Windows(grid, picture.device), torch.zeros(grid.num, dtype=torch.uint8)
+    indices = torch.tensor([0, grid.num - 1], dtype=torch.int32)
+    made = torch.zeros((3, grid.scale * grid.height, grid.scale * grid.width), dtype=torch.uint8)
+    with waits_for_nothing():
+        patches = windows.cut(picture, indices)
+        windows.stitch(patches.repeat_interleave(grid.scale, 2).repeat_interleave(grid.scale, 3), made, indices)
+        compare_windows(picture[0], picture[1], mask, windows.tiling, joins=True)
+        compare_windows(picture[0], picture[1], mask, windows.tiling, shift=(1, 1), margin=2)
+
+
+def test_grids_of_many_patches_are_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = PatchGrid(3840, 2160, 2, 0, 8)
+    assert grid.num == 129_600
+    windows, mask = Windows(grid, torch.device("cpu")), torch.zeros(grid.num, dtype=torch.uint8)
+    picture, made = (torch.zeros((1, scale * 2160, scale * 3840), dtype=torch.uint8) for scale in (1, 2))
+    room = grids_alone(monkeypatch, patch_ops)
+    patches = windows.cut(picture)
+    windows.stitch(patches.repeat(1, 1, 2, 2), made)
+    compare_windows(picture[0], picture[0], mask, windows.tiling)
+    assert len(room.grids) == 3
+    assert room.fit, room.grids
+
+
+@runs_triton
+def test_windows_of_pictures_beyond_31_bits_are_cut_and_stitched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that nothing touches is never backed, so this takes little."""
+    grid, device = PatchGrid(27_000, 27_000, 1, 2, 32), "cuda" if HAS_GPU and not interpreted() else "cpu"
+    last_program_alone(monkeypatch)
+    picture, made = (torch.empty((3, 27_000, 27_000), dtype=torch.uint8, device=device) for _ in range(2))
+    picture[:, -40:, -40:].random_(0, 256)
+    windows, indices = Windows(grid, torch.device(device)), torch.tensor([grid.num - 1], device=device).int()
+    wide, tall = grid.window_size
+    patches = windows.cut(picture, indices)
+    assert torch.equal(patches[0, 2, -7:], picture[2, -7:, -wide:])  # the last program copies no more
+    windows.stitch(picture[None, :, -tall:, -wide:].contiguous(), made, indices)
+    core = 27_000 % 32
+    assert torch.equal(made[2, -core:, -core:], picture[2, -core:, -core:])

@@ -12,8 +12,17 @@ from torch import Tensor
 from streamsr.colour import coding_of, rgb_from_yuv, yuv_from_rgb
 from streamsr.frame import Colour
 from streamsr.runtimes import plane_ops
-from streamsr.runtimes.plane_ops import Ending, Matrix, join_rgb, keep_outside, resample, split_rgb
-from tests.kernels import runs_triton
+from streamsr.runtimes.plane_ops import (
+    Ending,
+    Matrix,
+    join_rgb,
+    keep_outside,
+    read_levels,
+    resample,
+    split_rgb,
+    write_levels,
+)
+from tests.kernels import last_program_alone, runs_triton
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if HAS_GPU else "cpu"
@@ -89,6 +98,32 @@ def test_colour_kernels_give_what_torch_gives(monkeypatch: pytest.MonkeyPatch, d
         torch.testing.assert_close(change, expected, atol=1e-3, rtol=1e-5)
 
 
+@pytest.mark.parametrize("depth", [8, 10, 16])
+@pytest.mark.parametrize("size", [(1, 1), (13, 21), (64, 48)])
+def test_levels_become_real_and_levels_again(
+    monkeypatch: pytest.MonkeyPatch, depth: int, size: tuple[int, int]
+) -> None:
+    levels, peak = words((1, *size), depth), (1 << depth) - 1
+    made = read_levels(levels, gain=1 / peak)
+    assert torch.equal(made, in_torch(monkeypatch, lambda: read_levels(levels, gain=1 / peak)))
+    expected = levels.cpu().numpy().view(np.uint8 if depth == 8 else np.uint16) / np.float32(peak)
+    np.testing.assert_allclose(made.cpu().numpy(), expected, rtol=1e-6)
+    back = torch.empty_like(levels)
+    write_levels(made, back, peak=peak, gain=peak)
+    assert torch.equal(back, levels)
+    beyond = real((1, *size), -0.2, 1.2) if size != (1, 1) else torch.tensor([[[0.5 / peak]]], device=DEVICE)
+    ours, theirs = torch.empty_like(levels), torch.empty_like(levels)
+    write_levels(beyond, ours, peak=peak, gain=peak)
+    in_torch(monkeypatch, lambda: write_levels(beyond, theirs, peak=peak, gain=peak))
+    assert torch.equal(ours, theirs)
+
+
+def test_levels_midway_go_to_the_even_one() -> None:
+    out = torch.empty(6, dtype=torch.int16, device=DEVICE)
+    write_levels(torch.tensor([-3.0, 0.5, 1.5, 2.5, 40000.5, 70000.0], device=DEVICE), out, peak=65535)
+    assert (out.int() & 0xFFFF).tolist() == [0, 0, 2, 2, 40000, 65535]
+
+
 @runs_triton
 @pytest.mark.parametrize("kind", ["uint8", "int16", "float32"])
 @pytest.mark.parametrize("scale", [2, 4])
@@ -115,3 +150,23 @@ def test_real_results_are_clamped_where_there_are_limits() -> None:
     out = torch.empty_like(base)
     resample(source, out, same, same, peak=1.0, ending=Ending(base, lacks=False, limits=(0.0, 0.9)))
     torch.testing.assert_close(out, (base + source).clamp(0.0, 0.9))
+
+
+@runs_triton
+def test_planes_beyond_31_bits_are_resampled_and_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that nothing touches is never backed, so this takes little."""
+    last_program_alone(monkeypatch)
+    side, device = 46_400, torch.device(DEVICE)
+    source, out = (torch.empty((1, side, side), dtype=torch.uint8, device=device) for _ in range(2))
+    source[:, -8:, -128:] = words((1, 8, 128), 8)
+    same = (torch.arange(side, dtype=torch.int32, device=device), torch.ones(side, 1, device=device))
+    resample(source, out, same, same, peak=255.0)
+    assert torch.equal(out[:, -8:, -64:], source[:, -8:, -64:])
+    wanted = torch.empty((1, side // 2, side // 2), device=device)
+    wanted[:, -1, -64:] = 8.0
+    source[:, -2:, -128:] = 255
+    source[:, -2:, -64:] = 7
+    options: dict[str, Any] = {"threshold": 0.5, "limits": (0.0, 255.0), "least_room": 0.25, "most": 16.0}
+    keep_outside(wanted, source, scale=2, **options)
+    assert wanted[0, -1, -64:-32].tolist() == [16.0] * 32
+    assert wanted[0, -1, -32:].tolist() == [8.0] * 32

@@ -6,17 +6,18 @@ import torch
 from torch import Tensor
 
 from streamsr.consistency import RGB_LIMITS
+from streamsr.device.bands import bands_of, most_rows
 from streamsr.device.planes import BridgeOnDevice, ChromaOnDevice, PlaneBuffer, Windows
 from streamsr.device.projection import ProjectionOnDevice
 from streamsr.frame import Frame
 from streamsr.launch import LaunchPlan
 from streamsr.patches import PatchGrid
 from streamsr.runtimes.device import DeviceGenerator
-from streamsr.runtimes.plane_ops import real_samples, write_levels
+from streamsr.runtimes.plane_ops import read_levels, write_levels
 
 MAX_BATCH_PX = 1 << 20
-"""Input pixels a launch of patches: the SRGAN at x4 holds 256 channels of four times as many, 2 GiB in half precision,
-and libraries count samples in 31 bits."""
+"""Input pixels a launch of patches: the SRGAN at x4 holds 256 channels of four times as many, 2 GiB in half
+precision."""
 
 
 def batch_shapes(num: int, patch: tuple[int, ...], batch: int | None = None) -> set[tuple[int, ...]]:
@@ -94,7 +95,7 @@ class DeviceEnlarger:
         if self._bridge is not None:
             return self._bridge.rgb_of(flat)[0]
         luma = self.small.luma(flat)[None]
-        return luma if luma.dtype == torch.uint8 else real_samples(luma).mul_(1.0 / self.small.layout.peak)
+        return luma if luma.dtype == torch.uint8 else read_levels(luma, gain=1.0 / self.small.layout.peak)
 
     def room_for_made(self) -> Tensor:
         """Return an empty (C, scale * H, scale * W) picture of the type that the generator writes."""
@@ -109,12 +110,12 @@ class DeviceEnlarger:
             made: (C, scale * H, scale * W), written.
         """
         if self._windows is None:
-            self.generator.enlarge(picture[None], made[None])
+            self._launch(picture[None], made[None])
         else:
             self.generate_patches(self._windows, picture, made)
 
     def generate_patches(self, windows: Windows, picture: Tensor, made: Tensor, indices: Tensor | None = None) -> None:
-        """Enqueue the generator on some patches of a picture.
+        """Enqueue the generator on some patches of a picture, a batch at a time: no more is held at once.
 
         Args:
             windows: how it is cut.
@@ -122,13 +123,30 @@ class DeviceEnlarger:
             made: (C, scale * H, scale * W), written where the patches' cores are.
             indices: (N,) int32, their numbers, on the device; None for all.
         """
-        patches, scale = windows.cut(picture, indices), self.generator.scale
-        num, channels, height, width = patches.shape
-        outputs = torch.empty((num, channels, scale * height, scale * width), dtype=made.dtype, device=made.device)
-        batch = self.batch or max(MAX_BATCH_PX // (height * width), 1)
-        for first in range(0, num, batch):
-            self.generator.enlarge(patches[first : first + batch], outputs[first : first + batch])
-        windows.stitch(outputs, made, indices)
+        indices, scale = windows.all if indices is None else indices, self.generator.scale
+        width, height = windows.grid.window_size
+        batch = min(self.batch or len(indices), max(MAX_BATCH_PX // (height * width), 1))
+        for chosen in torch.split(indices, batch):
+            patches = windows.cut(picture, chosen)
+            shape = (len(chosen), len(picture), scale * height, scale * width)
+            outputs = torch.empty(shape, dtype=made.dtype, device=made.device)
+            self._launch(patches, outputs)
+            windows.stitch(outputs, made, chosen)
+            del patches, outputs  # before the next batch is made room for
+
+    def _launch(self, pictures: Tensor, out: Tensor) -> None:
+        """Enqueue the generator on (N, C, H, W) pictures, in bands of rows where a layer would be too large."""
+        (num, _, height, width), scale = pictures.shape, self.generator.scale
+        rows = most_rows(self.generator, num * width)
+        if height <= rows:
+            self.generator.enlarge(pictures, out)
+            return
+        for band in bands_of(height, rows, self.generator.radius_px):
+            made = torch.empty((*out.shape[:2], scale * band.height, out.shape[3]), dtype=out.dtype, device=out.device)
+            self.generator.enlarge(pictures[:, :, band.top : band.top + band.height].contiguous(), made)
+            first, core = scale * (band.core_top - band.top), slice(scale * band.core_top, scale * band.core_end)
+            out[:, :, core].copy_(made[:, :, first : first + core.stop - core.start])
+            del made  # before the next band is made room for
 
     def finish(self, flat: Tensor, picture: Tensor, made: Tensor, flat_out: Tensor, figures: Tensor | None) -> None:
         """Enqueue what follows the generator: projection, levels, chroma.
@@ -159,7 +177,7 @@ class DeviceEnlarger:
         stitched = made
         if small.dtype != torch.uint8:
             stitched = target if self._projection is None else torch.empty_like(target)
-            write_levels(made.mul(small.layout.peak), stitched, peak=small.layout.peak)
+            write_levels(made, stitched, peak=small.layout.peak, gain=small.layout.peak)
         if self._projection is not None:
             self._projection.project(luma, stitched, target)
             if figures is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from streamsr.consistency import num_steps
 from streamsr.device.planes import Taps
@@ -22,10 +21,8 @@ from streamsr.models.reduction import (
     num_before,
     sharpening_taps,
 )
-from streamsr.runtimes.plane_ops import Ending, keep_outside, real_samples, resample
-
-MOST_LEVELS = 1e9
-"""No limit: more levels than there are."""
+from streamsr.runtimes.distance_ops import Measure, count_distances
+from streamsr.runtimes.plane_ops import Ending, keep_outside, resample
 
 
 class ProjectionOnDevice:
@@ -57,6 +54,7 @@ class ProjectionOnDevice:
         self.peak, self.level, self.scale, self.limits = peak, level, scale, limits
         self.down = [reduction_of(side, scale, device) for side in (height, width)]
         self.up = [bilinear_of(side, scale, device) for side in (height, width)]
+        self._measure = Measure(self.down[0], self.down[1], scale, DOWN_REACH_PX, peak, 1 / level, WITHIN_LEVELS)
         self.num_steps = num_steps(peak / level, channels)
         taps = torch.tensor(sharpening_taps(scale), dtype=torch.float32)
         self.sharpen, self.same = [], []
@@ -89,10 +87,7 @@ class ProjectionOnDevice:
             figures: (4,) float64, written: samples within a level before and after, those that are not and read an
                 enlarged sample at either end of the range, the largest difference in levels.
         """
-        before, after = self._distance(pictures, stitched), self._distance(pictures, out)
-        outside = after > WITHIN_LEVELS
-        counts = [(before <= WITHIN_LEVELS).sum(), (~outside).sum(), (outside & self._clipped(out)).sum(), after.max()]
-        figures.copy_(torch.stack([count.double() for count in counts]))
+        count_distances(pictures, stitched, out, figures, self._measure)
 
     def _correct(self, pictures: Tensor, made: Tensor, out: Tensor, *, again: bool) -> None:
         """Enqueue one step."""
@@ -116,22 +111,6 @@ class ProjectionOnDevice:
         limits = self.limits if made.dtype == torch.float32 else None
         ending = Ending(made, lacks=False, unit=self.level, limits=limits)
         resample(sharp, out, *self.up, peak=self.peak, ending=ending)
-
-    def _distance(self, pictures: Tensor, enlarged: Tensor) -> Tensor:
-        """Return (C, H, W) float32: how many levels the reduced enlargement is off the pictures."""
-        lack = Ending(pictures, lacks=True, unit=1 / self.level, slack=0.0, most=MOST_LEVELS)
-        distance = torch.empty(pictures.shape, dtype=torch.float32, device=pictures.device)
-        resample(enlarged, distance, *self.down, peak=self.peak, ending=lack)
-        return distance.abs_()
-
-    def _clipped(self, enlarged: Tensor) -> Tensor:
-        """Return (C, H, W) bool: whether a reduced sample reads an enlarged one at either end of the range."""
-        if enlarged.dtype == torch.float32:
-            return torch.zeros((), dtype=torch.bool, device=enlarged.device)
-        real = real_samples(enlarged)
-        ends = ((real < 1.0) | (real > self.peak - 1.0)).half()[None]
-        near = functional.max_pool2d(ends, self.scale)
-        return functional.max_pool2d(near, 2 * DOWN_REACH_PX + 1, stride=1, padding=DOWN_REACH_PX)[0] > 0
 
 
 def reduction_of(side: int, scale: int, device: torch.device) -> Taps:

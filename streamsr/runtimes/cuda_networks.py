@@ -23,7 +23,9 @@ from streamsr.runtimes.gpu_ops import (
     convolve_3x3,
     finish_student,
     first_layer,
+    interleave,
     uses_triton,
+    write_phases,
 )
 from streamsr.runtimes.packing import (
     channels_last,
@@ -258,7 +260,7 @@ class SRGANOnDevice:
     def enlarge(self, pictures: Tensor, out: Tensor) -> None:
         """Enlarge pictures; see `streamsr.runtimes.cuda.CudaGenerator.enlarge`."""
         run = self.chooser.run
-        features = run("head", self.head, self._half(pictures))
+        features = run("head", self.head, interleave(pictures, dtype=self.dtype))
         changed = features
         for first, second in self.blocks:
             changed = run("second", second, run("first", first, changed), changed)
@@ -268,11 +270,6 @@ class SRGANOnDevice:
             features = run("stage", stage, features)
         features = run("last stage", self.last_stage, features)
         write_phases(run("tail", self.tail, features), out)
-
-    def _half(self, pictures: Tensor) -> Tensor:
-        """Return (N, H, W, 3) of (N, 3, H, W) pictures, in [0, 1]."""
-        features = pictures.permute(0, 2, 3, 1).to(self.dtype, memory_format=torch.contiguous_format)
-        return features.div_(255) if pictures.dtype == torch.uint8 else features.contiguous()
 
 
 def convolution(
@@ -301,17 +298,3 @@ def convolution(
         weight, bias = parities_first(weight), parities_first(bias)
     slope = None if activation is None else float(activation.get_parameter("weight").item())
     return Layer(weight, bias, device=device, dtype=dtype, slope=slope, shuffle=shuffle, factors=factors)
-
-
-def write_phases(phases: Tensor, out: Tensor) -> None:
-    """Shuffle pixels by two and write them, rounded to 8-bit levels where ``out`` is uint8.
-
-    Args:
-        phases: (N, H, W, 4 * C), channels as (channel, row parity, column parity).
-        out: (N, C, 2 * H, 2 * W) uint8 or float32, contiguous, written.
-    """
-    num, height, width, parts = phases.shape
-    if out.dtype == torch.uint8:
-        phases = phases.float().mul_(255).round_().clamp_(0, 255)
-    planes = phases.view(num, height, width, parts // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
-    out.view(num, parts // 4, height, 2, width, 2).copy_(planes)

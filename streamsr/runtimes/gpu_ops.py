@@ -98,7 +98,7 @@ def first_layer(samples: Tensor, weight: Tensor, bias: Tensor, *, dtype: torch.d
     gain = 1.0 / 255.0 if samples.dtype == torch.uint8 else 1.0
     block_c = 1 << (channels - 1).bit_length()
     block_px = max(4096 // block_c, 16)
-    grid = (-(-height * width // block_px), num)
+    grid = (-(-height * width // block_px) * num,)
     kernels().first_layer[grid](
         samples, weight, bias, out, height, width, gain, channels=channels, block_c=block_c, block_px=block_px
     )
@@ -130,7 +130,7 @@ def finish_student(residual: Tensor, samples: Tensor, taps: Tensor, out: Tensor,
     peak = 255.0 if levels else 1.0
     gain = peak / 255.0 if samples.dtype == torch.uint8 else peak
     block_px = 256 if scale == 2 else 64
-    grid = (-(-height * width // block_px), num)
+    grid = (-(-height * width // block_px) * num,)
     kernels().finish_student[grid](
         residual,
         samples,
@@ -203,6 +203,51 @@ def bias_prelu_shuffle(features: Tensor, bias: Tensor, slope: float) -> Tensor:
     return out
 
 
+def interleave(pictures: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """Return (N, H, W, C) of pictures, in [0, 1].
+
+    Args:
+        pictures: (N, C, H, W) uint8, or float32 in [0, 1]; contiguous.
+        dtype: of the result.
+    """
+    if not uses_triton(pictures):
+        features = pictures.permute(0, 2, 3, 1).to(dtype, memory_format=torch.contiguous_format)
+        return features.div_(255) if pictures.dtype == torch.uint8 else features.contiguous()
+    num, channels, height, width = pictures.shape
+    out = torch.empty((num, height, width, channels), dtype=dtype, device=pictures.device)
+    gain = 1.0 / 255.0 if pictures.dtype == torch.uint8 else 1.0
+    grid = (-(-height * width * channels // BLOCK) * num,)
+    kernels().interleave[grid](pictures, out, height * width, gain, channels=channels, block=BLOCK)
+    return out
+
+
+def write_phases(phases: Tensor, out: Tensor) -> None:
+    """Shuffle pixels by two and write them, rounded to 8-bit levels where ``out`` is uint8.
+
+    Args:
+        phases: (N, H, W, 4 * C), channels as (channel, row parity, column parity).
+        out: (N, C, 2 * H, 2 * W) uint8 or float32, contiguous, written.
+    """
+    num, height, width, parts = phases.shape
+    levels = out.dtype == torch.uint8
+    if not uses_triton(phases):
+        phases = phases.float().mul_(255).round_().clamp_(0, 255) if levels else phases
+        planes = phases.view(num, height, width, parts // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+        out.view(num, parts // 4, height, 2, width, 2).copy_(planes)
+        return
+    block = BLOCK // 2
+    kernels().write_phases[(-(-width // block) * height * num,)](
+        phases,
+        out,
+        height,
+        width,
+        255.0 if levels else 1.0,
+        channels=parts // 4,
+        as_levels=levels,
+        block=block,
+    )
+
+
 def convolve_3x3(
     features: Tensor,
     weight: Tensor,
@@ -237,7 +282,7 @@ def convolve_3x3(
     part = outputs // 4 if shuffle else outputs
     block_n = min(max(1 << (part - 1).bit_length(), 16), 64)
     block_k = next(size for size in (64, 32, 16) if inputs % size == 0)
-    grid = (-(-height // block_h) * -(-width // block_w), -(-outputs // block_n), num)
+    grid = (-(-height // block_h) * -(-width // block_w) * -(-outputs // block_n) * num,)
     kernels().convolve_3x3[grid](
         features,
         weight,

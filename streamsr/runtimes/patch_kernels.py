@@ -2,6 +2,7 @@
 """Triton kernels that compare, cut and stitch patches; `patch_ops` holds the typed calls and what runs without Triton.
 
 Patches are numbered as in `streamsr.patches`: a window that would leave the frame is shifted back inside.
+Grids lie on their first axis alone: the others end at 65,535, and a 4K frame has 129,600 patches of 8 pixels.
 """
 
 from __future__ import annotations
@@ -84,15 +85,16 @@ def cut_windows(
     block: tl.constexpr,
 ):
     """Copy the windows of some patches of a (C, H, W) picture into a batch."""
-    place = tl.program_id(0) * block + tl.arange(0, block)
-    channel = tl.program_id(1)
-    number = tl.program_id(2).to(tl.int64)
+    blocks = tl.cdiv(tall * wide, block)
+    place = (tl.program_id(0) % blocks) * block + tl.arange(0, block)
+    channel = (tl.program_id(0) // blocks % channels).to(tl.int64)
+    number = (tl.program_id(0) // blocks // channels).to(tl.int64)
     index = tl.load(indices + number)
     top = window_start(index // columns, core_px, halo_px, height, tall)
     left = window_start(index % columns, core_px, halo_px, width, wide)
     known = place < tall * wide
-    sample = (top + place // wide) * width + left + place % wide
-    value = tl.load(picture + channel * height * width + sample, mask=known, other=0)
+    source = picture + channel * height * width + top * width + left
+    value = tl.load(source + (place // wide) * width + place % wide, mask=known, other=0)
     tl.store(out + (number * channels + channel) * tall * wide + place, value, mask=known)
 
 
@@ -113,20 +115,23 @@ def stitch_cores(
     block: tl.constexpr,
 ):
     """Copy the enlarged cores of a batch into a (C, scale * H, scale * W) picture."""
-    place = tl.program_id(0) * block + tl.arange(0, block)
-    channel = tl.program_id(1).to(tl.int64)
-    number = tl.program_id(2).to(tl.int64)
+    core_tall = tl.minimum(core_px, height)
+    core_wide = tl.minimum(core_px, width)
+    blocks = tl.cdiv(core_tall * scale * core_wide * scale, block)
+    place = (tl.program_id(0) % blocks) * block + tl.arange(0, block)
+    channel = (tl.program_id(0) // blocks % channels).to(tl.int64)
+    number = (tl.program_id(0) // blocks // channels).to(tl.int64)
     index = tl.load(indices + number)
     core_top = (index // columns) * core_px
     core_left = (index % columns) * core_px
     top = window_start(index // columns, core_px, halo_px, height, tall)
     left = window_start(index % columns, core_px, halo_px, width, wide)
-    y = place // (core_px * scale)
-    x = place % (core_px * scale)
-    known = (y < (tl.minimum(core_top + core_px, height) - core_top) * scale) & (
-        x < (tl.minimum(core_left + core_px, width) - core_left) * scale
+    y = place // (core_wide * scale)
+    x = place % (core_wide * scale)
+    known = (y < (tl.minimum(core_top + core_tall, height) - core_top) * scale) & (
+        x < (tl.minimum(core_left + core_wide, width) - core_left) * scale
     )
-    source = ((number * channels + channel) * tall * scale + (core_top - top) * scale + y) * (wide * scale)
-    value = tl.load(outputs + source + (core_left - left) * scale + x, mask=known, other=0)
-    target = (channel * height * scale + core_top * scale + y) * (width * scale) + core_left * scale + x
-    tl.store(picture + target, value, mask=known)
+    source = ((number * channels + channel) * tall + core_top - top) * scale * (wide * scale)
+    value = tl.load(outputs + source + (core_left - left) * scale + y * (wide * scale) + x, mask=known, other=0)
+    target = (channel * height + core_top) * scale * (width * scale)
+    tl.store(picture + target + core_left * scale + y * (width * scale) + x, value, mask=known)

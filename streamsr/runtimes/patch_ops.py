@@ -136,7 +136,7 @@ def cut_windows(picture: Tensor, indices: Tensor, tiling: Tiling) -> Tensor:
         flat = picture.reshape(channels, -1).index_select(1, places.flatten())
         return flat.view(channels, num, tall, wide).transpose(0, 1).contiguous()
     out = torch.empty((num, channels, tall, wide), dtype=picture.dtype, device=picture.device)
-    grid = (-(-tall * wide // BLOCK), channels, num)
+    grid = (-(-tall * wide // BLOCK) * channels * num,)
     kernels().cut_windows[grid](picture, indices, out, *tiling.numbers, channels, block=BLOCK)
     return out
 
@@ -150,26 +150,35 @@ def stitch_cores(outputs: Tensor, indices: Tensor, picture: Tensor, tiling: Tili
         picture: (C, scale * H, scale * W), contiguous, written where these cores are.
         tiling: of the picture.
     """
-    scale, core = tiling.scale, tiling.core_px
-    num, channels, tall, wide = outputs.shape
     if uses_triton(outputs):
-        grid = (-(-((core * scale) ** 2) // BLOCK), channels, num)
+        (num, channels), scale, core = outputs.shape[:2], tiling.scale, tiling.core_px
+        core_px = min(core, tiling.height) * min(core, tiling.width)
+        grid = (-(-core_px * scale**2 // BLOCK) * channels * num,)
         kernels().stitch_cores[grid](outputs, indices, picture, *tiling.numbers, channels, scale=scale, block=BLOCK)
         return
-    numbers = indices.long()
-    tops, lefts = tiling.starts(numbers)
-    spans = []
-    for number, starts, side in (
-        (numbers // tiling.columns, tops, tiling.height),
-        (numbers % tiling.columns, lefts, tiling.width),
+    _stitch_in_torch(outputs, indices.long(), picture, tiling)
+
+
+def _stitch_in_torch(outputs: Tensor, numbers: Tensor, picture: Tensor, tiling: Tiling) -> None:
+    """Stitch without a mask, of whose ones the host would have to know how many there are.
+
+    A core that hangs over the frame's edge writes the samples at the edge again, the same ones.
+    """
+    scale, core = tiling.scale, tiling.core_px
+    num, channels, tall, wide = outputs.shape
+    places = []
+    for number, starts, side in zip(
+        (numbers // tiling.columns, numbers % tiling.columns),
+        tiling.starts(numbers),
+        (tiling.height, tiling.width),
+        strict=True,
     ):
-        inside = torch.arange(core * scale, device=outputs.device)
-        target = scale * core * number[:, None] + inside
-        spans.append((target, target - scale * starts[:, None], target < scale * side))
-    (rows, inner_rows, tall_enough), (columns, inner_columns, wide_enough) = spans
-    shown = (tall_enough[:, :, None] & wide_enough[:, None, :]).flatten()
-    targets = (rows[:, :, None] * (scale * tiling.width) + columns[:, None, :]).flatten()[shown]
+        inside = torch.arange(min(core, side) * scale, device=outputs.device)
+        target = (scale * core * number[:, None] + inside).clamp_(max=scale * side - 1)
+        places.append((target, target - scale * starts[:, None]))
+    (rows, inner_rows), (columns, inner_columns) = places
+    targets = rows[:, :, None] * (scale * tiling.width) + columns[:, None, :]
     batch = torch.arange(num, device=outputs.device)[:, None, None] * (tall * wide)
-    sources = (batch + inner_rows[:, :, None] * wide + inner_columns[:, None, :]).flatten()[shown]
+    sources = batch + inner_rows[:, :, None] * wide + inner_columns[:, None, :]
     flat = outputs.transpose(0, 1).reshape(channels, -1)
-    picture.view(channels, -1)[:, targets] = flat[:, sources]
+    picture.view(channels, -1)[:, targets.flatten()] = flat.index_select(1, sources.flatten())

@@ -1,7 +1,7 @@
 # mypy: ignore-errors
-"""Triton kernels on planes: resampling, RGB and back, the projection's corrections; `plane_ops` has the typed calls.
+"""Triton kernels on planes: levels, resampling, RGB and back, the projection's corrections; `plane_ops` calls them.
 
-With ``TRITON_INTERPRET=1`` all of it runs on the CPU.
+With ``TRITON_INTERPRET=1`` all of it runs on the CPU. Where a row or a program's samples begin is counted in 64 bits.
 """
 
 from __future__ import annotations
@@ -15,6 +15,70 @@ except ImportError:  # without Triton the module can be read but its kernels are
     from types import SimpleNamespace
 
     triton = SimpleNamespace(jit=lambda kernel: kernel)
+
+
+@triton.jit
+def levels_of(samples, words: tl.constexpr):
+    """Return loaded samples as float32; 16-bit ones hold the bits of uint16."""
+    if words:
+        samples = samples.to(tl.int32) & 0xFFFF
+    return samples.to(tl.float32)
+
+
+@triton.jit
+def read_levels(samples, out, num, gain, words: tl.constexpr, block: tl.constexpr):
+    """Write levels as float32, times a gain."""
+    first = tl.program_id(0).to(tl.int64) * block
+    place = tl.arange(0, block)
+    known = place < tl.minimum(num - first, block).to(tl.int32)
+    value = levels_of(tl.load(samples + first + place, mask=known, other=0), words)
+    tl.store(out + first + place, value * gain, mask=known)
+
+
+@triton.jit
+def write_levels(real, out, num, gain, peak, block: tl.constexpr):
+    """Write float32 times a gain as levels, rounded half to even and clamped."""
+    first = tl.program_id(0).to(tl.int64) * block
+    place = tl.arange(0, block)
+    known = place < tl.minimum(num - first, block).to(tl.int32)
+    value = tl.load(real + first + place, mask=known, other=0.0)
+    level = rounded_level(value * gain, peak).to(tl.int32)
+    tl.store(out + first + place, level.to(out.dtype.element_ty), mask=known)
+
+
+@triton.jit
+def sum_of_taps(
+    plane,
+    row_first,
+    row_weights,
+    column_first,
+    column_weights,
+    y,
+    x,
+    tall,
+    wide,
+    in_height,
+    in_width,
+    words: tl.constexpr,
+    row_taps: tl.constexpr,
+    column_taps: tl.constexpr,
+    block_h: tl.constexpr,
+    block_w: tl.constexpr,
+):
+    """Return (block_h, block_w) sums of some taps along each axis of a plane, edges repeated."""
+    top = tl.load(row_first + y, mask=tall, other=0)
+    left = tl.load(column_first + x, mask=wide, other=0)
+    total = tl.zeros((block_h, block_w), tl.float32)
+    for i in range(row_taps):
+        row = tl.minimum(tl.maximum(top + i, 0), in_height - 1).to(tl.int64)
+        line = tl.zeros((block_h, block_w), tl.float32)
+        for j in tl.range(0, column_taps, loop_unroll_factor=4):
+            column = tl.minimum(tl.maximum(left + j, 0), in_width - 1)
+            value = levels_of(tl.load(plane + (row * in_width)[:, None] + column[None, :]), words)
+            weight = tl.load(column_weights + x * column_taps + j, mask=wide, other=0.0)
+            line += value * weight[None, :]
+        total += line * tl.load(row_weights + y * row_taps + i, mask=tall, other=0.0)[:, None]
+    return total
 
 
 @triton.jit
@@ -58,27 +122,27 @@ def resample(
     tall = y < out_height
     wide = x < out_width
     shown = tall[:, None] & wide[None, :]
-    top = tl.load(row_first + y, mask=tall, other=0)
-    left = tl.load(column_first + x, mask=wide, other=0)
-    plane = source + image * in_height * in_width
-    total = tl.zeros((block_h, block_w), tl.float32)
-    for i in range(row_taps):
-        row = tl.minimum(tl.maximum(top + i, 0), in_height - 1)
-        line = tl.zeros((block_h, block_w), tl.float32)
-        for j in tl.range(0, column_taps, loop_unroll_factor=4):
-            column = tl.minimum(tl.maximum(left + j, 0), in_width - 1)
-            value = tl.load(plane + row[:, None] * in_width + column[None, :])
-            if from_words:
-                value = value.to(tl.int32) & 0xFFFF
-            weight = tl.load(column_weights + x * column_taps + j, mask=wide, other=0.0)
-            line += value.to(tl.float32) * weight[None, :]
-        total += line * tl.load(row_weights + y * row_taps + i, mask=tall, other=0.0)[:, None]
-    place = image * out_height * out_width + y[:, None] * out_width + x[None, :]
+    total = sum_of_taps(
+        source + image * in_height * in_width,
+        row_first,
+        row_weights,
+        column_first,
+        column_weights,
+        y,
+        x,
+        tall,
+        wide,
+        in_height,
+        in_width,
+        from_words,
+        row_taps,
+        column_taps,
+        block_h,
+        block_w,
+    )
+    place = ((image * out_height + y) * out_width)[:, None] + x[None, :]
     if ending > 0:
-        beside = tl.load(base + place, mask=shown, other=0)
-        if base_words:
-            beside = beside.to(tl.int32) & 0xFFFF
-        kept = beside.to(tl.float32)
+        kept = levels_of(tl.load(base + place, mask=shown, other=0), base_words)
         if ending == 1:
             if as_levels:
                 total = tl.minimum(tl.maximum(total, 0.0), peak)
@@ -116,22 +180,20 @@ def join_rgb(
     block: tl.constexpr,
 ):
     """Make RGB of luma and of the blue and red differences at its resolution, ``num`` samples each."""
-    place = tl.program_id(0) * block + tl.arange(0, block)
-    known = place < num
-    level = tl.load(luma + place, mask=known, other=0)
-    if words:
-        level = level.to(tl.int32) & 0xFFFF
-    value = (level.to(tl.float32) - offset) * per_level
+    first = tl.program_id(0).to(tl.int64) * block
+    place = tl.arange(0, block)
+    known = place < tl.minimum(num - first, block).to(tl.int32)
+    value = (levels_of(tl.load(luma + first + place, mask=known, other=0), words) - offset) * per_level
     red = value
     green = value
     blue = value
     if has_chroma:
-        blue = value + (tl.load(differences + place, mask=known, other=0.0) - middle) * blue_gain
-        red = value + (tl.load(differences + num + place, mask=known, other=0.0) - middle) * red_gain
+        blue = value + (tl.load(differences + first + place, mask=known, other=0.0) - middle) * blue_gain
+        red = value + (tl.load(differences + num + first + place, mask=known, other=0.0) - middle) * red_gain
         green = (value - weight_r * red - weight_b * blue) * per_green
-    tl.store(out + place, red, mask=known)
-    tl.store(out + num + place, green, mask=known)
-    tl.store(out + 2 * num + place, blue, mask=known)
+    tl.store(out + first + place, red, mask=known)
+    tl.store(out + num + first + place, green, mask=known)
+    tl.store(out + num + num + first + place, blue, mask=known)
 
 
 @triton.jit
@@ -154,19 +216,22 @@ def split_rgb(
     block: tl.constexpr,
 ):
     """Write the luma of RGB as levels, and by how much its blue and red differences are not what they were before."""
-    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    known = place < num
-    red = tl.load(rgb + place, mask=known, other=0.0)
-    green = tl.load(rgb + num + place, mask=known, other=0.0)
-    blue = tl.load(rgb + 2 * num + place, mask=known, other=0.0)
+    first = tl.program_id(0).to(tl.int64) * block
+    place = tl.arange(0, block)
+    known = place < tl.minimum(num - first, block).to(tl.int32)
+    red = tl.load(rgb + first + place, mask=known, other=0.0)
+    green = tl.load(rgb + num + first + place, mask=known, other=0.0)
+    blue = tl.load(rgb + num + num + first + place, mask=known, other=0.0)
     value = weight_r * red + weight_g * green + weight_b * blue
     level = rounded_level(value * gain + offset, peak).to(tl.int32)
-    tl.store(luma + place, level.to(luma.dtype.element_ty), mask=known)
+    tl.store(luma + first + place, level.to(luma.dtype.element_ty), mask=known)
     if has_chroma:
         made_blue = (blue - value) * blue_gain + middle
         made_red = (red - value) * red_gain + middle
-        tl.store(change + place, made_blue - tl.load(before + place, mask=known, other=0.0), mask=known)
-        tl.store(change + num + place, made_red - tl.load(before + num + place, mask=known, other=0.0), mask=known)
+        was_blue = tl.load(before + first + place, mask=known, other=0.0)
+        was_red = tl.load(before + num + first + place, mask=known, other=0.0)
+        tl.store(change + first + place, made_blue - was_blue, mask=known)
+        tl.store(change + num + first + place, made_red - was_red, mask=known)
 
 
 @triton.jit
@@ -186,23 +251,23 @@ def keep_outside(
     block: tl.constexpr,
 ):
     """Want nothing where a sample is within a level, and more where enlarged samples cannot move; in place."""
-    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    known = place < num
-    value = tl.load(wanted + place, mask=known, other=0.0)
+    first = tl.program_id(0).to(tl.int64) * block
+    place = tl.arange(0, block)
+    known = place < tl.minimum(num - first, block).to(tl.int32)
+    value = tl.load(wanted + first + place, mask=known, other=0.0)
     value = tl.where(tl.abs(value) > threshold, value, 0.0)
     if has_limits:
-        x = place % width
-        line = place // width
-        first = (line * scale) * (width * scale) + x * scale
+        top = first // width
+        column = (first % width).to(tl.int32) + place
+        corner = made + top * scale * (width * scale)
+        sources = (column // width * scale) * (width * scale) + column % width * scale
         below = tl.zeros((block,), tl.float32)
         above = tl.zeros((block,), tl.float32)
         for tap in tl.static_range(scale * scale):
-            sample = tl.load(made + first + (tap // scale) * (width * scale) + tap % scale, mask=known, other=0)
-            if words:
-                sample = sample.to(tl.int32) & 0xFFFF
-            real = sample.to(tl.float32)
+            beside = (tap // scale) * (width * scale) + tap % scale
+            real = levels_of(tl.load(corner + sources + beside, mask=known, other=0), words)
             below += (real > low).to(tl.float32)
             above += (real < high).to(tl.float32)
         room = tl.where(value < 0.0, below, above) * (1.0 / (scale * scale))
         value = value / tl.maximum(room, least_room)
-    tl.store(wanted + place, tl.minimum(tl.maximum(value, -most), most), mask=known)
+    tl.store(wanted + first + place, tl.minimum(tl.maximum(value, -most), most), mask=known)

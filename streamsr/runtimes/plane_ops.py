@@ -289,6 +289,33 @@ def real_samples(samples: Tensor) -> Tensor:
     return (samples.to(torch.int32) & 0xFFFF).float() if samples.dtype == torch.int16 else samples.float()
 
 
-def write_levels(real: Tensor, out: Tensor, *, peak: int) -> None:
-    """Round real levels half to even, clamp them to [0, peak] and write them as uint8, or int16 with uint16's bits."""
-    out.copy_(real.round().clamp_(0, peak).to(torch.int32))
+def read_levels(samples: Tensor, *, gain: float = 1.0) -> Tensor:
+    """Return levels times a gain, float32, fresh.
+
+    Args:
+        samples: uint8 or int16 (the bits of uint16), contiguous.
+        gain: what levels are multiplied by.
+    """
+    if not uses_triton(samples):
+        return real_samples(samples).mul_(gain)
+    out, num = torch.empty(samples.shape, dtype=torch.float32, device=samples.device), samples.numel()
+    kernels().read_levels[(-(-num // BLOCK),)](
+        samples, out, num, float(gain), words=samples.dtype == torch.int16, block=BLOCK
+    )
+    return out
+
+
+def write_levels(real: Tensor, out: Tensor, *, peak: int, gain: float = 1.0) -> None:
+    """Write real samples as levels, rounded half to even and clamped to [0, peak].
+
+    Args:
+        real: float32, contiguous.
+        out: of the same shape: uint8, or int16 with the bits of uint16; contiguous, written.
+        peak: the largest level.
+        gain: what makes levels of them.
+    """
+    if not uses_triton(real):
+        out.copy_(real.mul(gain).round_().clamp_(0, peak).to(torch.int32))
+        return
+    num = real.numel()
+    kernels().write_levels[(-(-num // BLOCK),)](real, out, num, float(gain), float(peak), block=BLOCK)
