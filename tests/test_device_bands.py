@@ -117,6 +117,23 @@ def test_patches_are_cut_generated_and_stitched_a_batch_at_a_time(monkeypatch: p
     assert {shape[0] for shape in shapes} == {2, 1}
 
 
+@pytest.mark.parametrize(("launch", "in_bands"), [("frame", False), ("frame", True), ("patch", False)])
+def test_what_is_compiled_ahead_is_what_is_launched(
+    monkeypatch: pytest.MonkeyPatch, launch: Any, in_bands: bool
+) -> None:
+    generator = generator_for(find_engine("tiny-x2"), "cpu")
+    frame, compiled = frame_of(PlaneLayout((1, 1), 8), size=(61, 93)), set()
+    monkeypatch.setattr(generator, "compile_for", lambda shape, dtype: compiled.add(shape))
+    if in_bands:
+        monkeypatch.setattr(bands, "MOST_VALUES", 50 * 61 * values_per_px(generator))
+    monkeypatch.setattr(enlarger, "MAX_BATCH_PX", 5 * (32 + 2 * generator.radius_px) ** 2)
+    upscaler = DeviceUpscaler(generator, launch=launch)
+    upscaler.prepare(61, 93, frame.layout)
+    shapes = watched(monkeypatch, generator)
+    upscaler.upscale(frame)
+    assert set(shapes) == compiled
+
+
 def watched(monkeypatch: pytest.MonkeyPatch, generator: CudaGenerator) -> list[tuple[int, ...]]:
     """Return the shapes that a generator is given, as they come."""
     shapes: list[tuple[int, ...]] = []

@@ -45,6 +45,16 @@ def most_rows(generator: DeviceGenerator, width: int) -> int:
     return MOST_VALUES // (values_per_px(generator) * width)
 
 
+def rows_a_launch(generator: DeviceGenerator, width: int, height: int) -> int:
+    """Return how many rows of a picture are launched at once: all, or those of a band.
+
+    Raises:
+        EngineError: not even one row with its context fits.
+    """
+    most = most_rows(generator, width)
+    return height if height <= most else bands_of(height, most, generator.radius_px)[0].height
+
+
 def bands_of(height: int, most: int, radius_px: int) -> list[Band]:
     """Return as few bands as cover a picture, each with all the context that a network reads.
 

@@ -26,10 +26,15 @@ def batch_shapes(num: int, patch: tuple[int, ...], batch: int | None = None) -> 
     Args:
         num: how many patches.
         patch: (C, H, W).
-        batch: patches a launch; None for as many as `MAX_BATCH_PX` allows.
+        batch: patches a launch at most; None for as many as `MAX_BATCH_PX` allows.
     """
-    most = batch or max(MAX_BATCH_PX // (patch[1] * patch[2]), 1)
+    most = most_patches(patch[1], patch[2], batch or num)
     return {(size, *patch) for size in {min(num, most), num % most} - {0}}
+
+
+def most_patches(height: int, width: int, asked: int) -> int:
+    """Return how many patches of a size a launch has at most: as asked, or as many as `MAX_BATCH_PX` allows."""
+    return min(asked, max(MAX_BATCH_PX // (height * width), 1))
 
 
 class DeviceEnlarger:
@@ -125,8 +130,7 @@ class DeviceEnlarger:
         """
         indices, scale = windows.all if indices is None else indices, self.generator.scale
         width, height = windows.grid.window_size
-        batch = min(self.batch or len(indices), max(MAX_BATCH_PX // (height * width), 1))
-        for chosen in torch.split(indices, batch):
+        for chosen in torch.split(indices, most_patches(height, width, self.batch or len(indices))):
             patches = windows.cut(picture, chosen)
             shape = (len(chosen), len(picture), scale * height, scale * width)
             outputs = torch.empty(shape, dtype=made.dtype, device=made.device)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from streamsr.consistency import MEASURED_TURNS, ConsistencyCount
+from streamsr.device.bands import rows_a_launch
 from streamsr.device.enlarger import DeviceEnlarger, batch_shapes
 from streamsr.device.routing import DeviceRouter, Routed, batch_sizes
 from streamsr.device.slot import Slot
@@ -174,9 +175,10 @@ class DeviceUpscaler:
         """
         generator, asked = self.generator, self._asked
         dtype = torch.uint8 if generator.channels == 1 and layout.bit_depth == 8 else torch.float32
-        shapes: set[tuple[int, ...]] = {(1, generator.channels, height, width)}
         if asked.kind == "patch":
             shapes = self._patch_shapes(width, height, asked.core_px)
+        else:
+            shapes = {(1, generator.channels, rows_a_launch(generator, width, height), width)}
         with guarded(generator.engine.name):
             for shape in sorted(shapes):
                 generator.compile_for(shape, dtype)
