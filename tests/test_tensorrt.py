@@ -822,6 +822,11 @@ def test_a_batch_that_finds_no_memory_is_run_as_two(mini: Engine) -> None:
 
 LACKING = "Error Code 2: OutOfMemory (Requested size was 2147483648 bytes.)"
 ILLEGAL = "Error Code 1: Cuda Runtime (an illegal memory access was encountered)"
+OTHER_VERSION = (
+    "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Serialization assertion stdVersionRead == "
+    "kSERIALIZATION_VERSION failed.Version tag does not match. Note: Current Version: 237, Serialized Engine Version: "
+    "239)"
+)
 
 
 @pytest.mark.parametrize(
@@ -832,6 +837,15 @@ ILLEGAL = "Error Code 1: Cuda Runtime (an illegal memory access was encountered)
         (ILLEGAL, GpuFault),
         ("CUDA initialization failure with error: 999", GpuFault),
         ("cudaError 35: CUDA driver version is insufficient for CUDA runtime version", EngineError),
+        ("[defaultAllocator.cpp::deallocate::61] Error Code 1: Cuda Runtime (unspecified launch failure)", GpuFault),
+        (f"IRuntime::deserializeCudaEngine: {ILLEGAL}", GpuFault),
+        (f"ICudaEngine::createExecutionContext: {LACKING}", GpuMemoryFault),
+        ("Error Code 1: Cudnn (CUDNN_STATUS_EXECUTION_FAILED)", GpuFault),
+        ("Error Code 1: Myelin ([myelin_cuda.cpp:371] Platform (Cuda) error)", GpuFault),
+        (OTHER_VERSION, EngineError),
+        ("[runtime.cpp::deserializeCudaEngine::50] Error Code 4: Internal Error (Engine failed.)", EngineError),
+        ("ICudaEngine::getProfileShape: Error Code 3: API Usage Error (profileIndex >= 0)", EngineError),
+        ("Error Code 3: API Usage Error (Parameter check failed, condition: memory != nullptr)", EngineError),
         ("Error Code 3: API Usage Error (Parameter check failed)", EngineError),
         ("", EngineError),
     ],

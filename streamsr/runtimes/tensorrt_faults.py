@@ -18,8 +18,19 @@ SCARCE = re.compile(
 )
 """Words of the library for too little memory."""
 
-FAILED = re.compile(r"cuda|memory", re.IGNORECASE)
+FAILED = re.compile(
+    r"\bcuda (runtime|driver|error|initialization|failure)\b|\bcuda(_error_|error)|\b(cudnn|cublas)(_status_\w+)?\b"
+    r"|platform \(cuda\)|illegal (memory access|address|instruction)|misaligned address|launch (failure|timed out)"
+    r"|\becc\b|\b(device|gpu) memory\b",
+    re.IGNORECASE,
+)
 """Words of the library for a failure of the GPU."""
+
+UNFIT = re.compile(r"\bserialization\b|\bapi usage\b", re.IGNORECASE)
+"""Words of the library for a plan of another version, or damaged, and for what it was asked wrongly."""
+
+NAMES = re.compile(r"\w*CudaEngine\w*", re.IGNORECASE)
+"""Names of the library's own that look like a failure's words: its errors begin with the function they come from."""
 
 
 def refusal(name: str, expected: str, said: str, otherwise: str) -> EngineError:
@@ -41,10 +52,11 @@ def refusal(name: str, expected: str, said: str, otherwise: str) -> EngineError:
                 torch.cuda.current_stream().synchronize()
     except GpuFault as fault:
         return fault
-    if OLD.search(said):
+    words = NAMES.sub("", said)
+    if OLD.search(words) or UNFIT.search(words):
         return EngineError(f"{name}: expected {expected}, got {said}; {otherwise}")
-    if SCARCE.search(said):
+    if SCARCE.search(words):
         return GpuMemoryFault(f"{name}: expected enough GPU memory, got {said}; use --launch patch")
-    if FAILED.search(said):
+    if FAILED.search(words):
         return GpuFault(f"{name}: the GPU failed: {said}; run again, or use --runtime openvino")
     return EngineError(f"{name}: expected {expected}, got {said or 'no reason'}; {otherwise}")
