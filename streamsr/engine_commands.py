@@ -115,7 +115,11 @@ def built_plans(
     check_precision(engine, precision)
     found = find_library(None if library == "auto" else library)
     device = torch.device("cuda")
-    check_gpu(device)
+    try:
+        check_gpu(device, found.name)
+    except EngineError as cause:
+        missing = str(cause).rpartition("; ")[0]  # what it advises is for who enlarges
+        raise EngineError(f"{missing}; run this where the GPU is that plans are built for") from cause
     gpu = gpu_of_torch(device)
     if refused := found.refuse_gpu(gpu.capability):
         raise EngineError(f"{refused} ({gpu.name}): no plan is built; use --runtime cuda")

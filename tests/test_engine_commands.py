@@ -181,14 +181,28 @@ def test_build_for_a_gpu_without_fp8_is_4(
     cache: PlanCache, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu = Gpu("NVIDIA GeForce RTX 3090", "8.6", "580.20")
-    library = SimpleNamespace(refuse_gpu=lambda capability: "")
+    library = SimpleNamespace(name="tensorrt", refuse_gpu=lambda capability: "")
     monkeypatch.setattr("streamsr.runtimes.tensorrt.check_precision", lambda engine, precision: None)
     monkeypatch.setattr("streamsr.runtimes.tensorrt_library.find_library", lambda name: library)
-    monkeypatch.setattr("streamsr.runtimes.gpu_faults.check_gpu", lambda device: None)
+    monkeypatch.setattr("streamsr.runtimes.gpu_faults.check_gpu", lambda device, runtime: None)
     monkeypatch.setattr("streamsr.runtimes.nvidia.gpu_of_torch", lambda device: gpu)
     assert run("build", "fast-x2", "--precision", "fp8") == EngineError.exit_code
     line = one_line(capsys.readouterr().err)
     assert "compute capability 8.9 or newer, got 8.6; use --precision fp16" in line
+
+
+def test_build_without_a_gpu_names_what_it_needs(
+    cache: PlanCache, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = SimpleNamespace(name="tensorrt-rtx")
+    monkeypatch.setattr("streamsr.runtimes.tensorrt_library.find_library", lambda name: library)
+    monkeypatch.setattr("streamsr.runtimes.tensorrt.check_precision", lambda engine, precision: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert run("build", "tiny-x2") == EngineError.exit_code
+    line = one_line(capsys.readouterr().err)
+    assert "tensorrt-rtx: expected an NVIDIA GPU, its driver and a CUDA build of torch, got" in line
+    assert "run this where the GPU is" in line
+    assert "--runtime" not in line
 
 
 @pytest.mark.needs_tensorrt
@@ -206,7 +220,7 @@ def rtx(cache: PlanCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_commands, "version", metadata.version)
     if not probe("tensorrt-rtx").version:
         pytest.skip("needs TensorRT-RTX")
-    monkeypatch.setattr("streamsr.runtimes.gpu_faults.check_gpu", lambda device: None)
+    monkeypatch.setattr("streamsr.runtimes.gpu_faults.check_gpu", lambda device, runtime: None)
     monkeypatch.setattr(nvidia, "gpu_of_torch", lambda device: HERE)
 
 
