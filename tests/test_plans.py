@@ -20,6 +20,7 @@ import pytest
 
 from streamsr.errors import EngineError
 from streamsr.plans import FOLDER_VARIABLE, BuildProgress, PlanCache, PlanKey, cache_folder, telling_builds
+from streamsr.plans import building as building_room
 from streamsr.plans import cache as plans
 from streamsr.plans.building import locked, remove_free_lock, try_lock
 
@@ -248,6 +249,33 @@ def test_an_interrupt_ends_the_builder_and_leaves_nothing(cache: PlanCache) -> N
         cache.obtain(KEY, builder("time.sleep(60)"), watch=interrupt)
     assert files_of(cache) == []
     assert cache.obtain(KEY, builder()).built
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["in the cache", "elsewhere"])
+@pytest.mark.parametrize("kind", [BrokenPipeError, ConnectionError, OSError])
+def test_what_a_watch_raises_comes_out_and_ends_the_builder(
+    tmp_path: Path, kept: bool, kind: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An OSError is no word on the cache's folder: nothing is built again, and nothing is said of that folder."""
+    parent, raised, started = tmp_path / "cache", kind("nobody reads"), list[subprocess.Popen[bytes]]()
+    if not kept:
+        parent.write_text("no folder")
+    plain = building_room.kill
+
+    def killed(process: subprocess.Popen[bytes]) -> None:
+        started.append(process)
+        plain(process)
+
+    def broken(progress: BuildProgress) -> None:
+        raise raised
+
+    monkeypatch.setattr(building_room, "kill", killed)
+    with pytest.raises(kind) as caught:
+        PlanCache(parent / "plans").obtain(KEY, builder("time.sleep(60)"), watch=broken)
+    assert caught.value is raised
+    (process,) = started
+    assert process.returncode
+    assert not kept or files_of(PlanCache(parent / "plans")) == []
 
 
 def test_the_builders_steps_are_told(cache: PlanCache) -> None:

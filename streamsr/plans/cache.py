@@ -76,6 +76,30 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "streamsr"
 
 
+class WatchFailed(Exception):
+    """What somebody who was told how far a plan is raised, and is no fault of the cache.
+
+    Args:
+        cause: what was raised.
+    """
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def told_apart(watch: Callable[[BuildProgress], None]) -> Callable[[BuildProgress], None]:
+    """Return what tells as ``watch`` does and raises its OSErrors (a closed terminal, a lost peer) as `WatchFailed`."""
+
+    def tell(progress: BuildProgress) -> None:
+        try:
+            watch(progress)
+        except OSError as cause:
+            raise WatchFailed(cause) from cause
+
+    return tell
+
+
 class PlanCache:
     """Plans in one folder, shared by every program of the user.
 
@@ -106,7 +130,19 @@ class PlanCache:
         Raises:
             EngineError: the builder failed, was killed, or took too long, or there is no room to build in.
         """
-        watch = all_told(watch)
+        try:
+            return self._obtained(key, command, told_apart(all_told(watch)), limit_s)
+        except WatchFailed as failed:
+            raise failed.cause from failed.cause.__cause__
+
+    def _obtained(
+        self,
+        key: PlanKey,
+        command: Callable[[Path], Sequence[str]],
+        watch: Callable[[BuildProgress], None],
+        limit_s: float,
+    ) -> Plan:
+        """Return a plan, kept where that can be; an OSError is one of the folders', the lock's or the builder's."""
         content, fault = self.read(key)
         if content is not None:
             return Plan(key, content, built=False)
