@@ -102,11 +102,12 @@ def built_plans(
     """
     import torch
 
+    from streamsr.device.bands import bands_of
     from streamsr.runtimes.gpu_faults import check_gpu
     from streamsr.runtimes.nvidia import gpu_of_torch
     from streamsr.runtimes.tensorrt import check_precision
     from streamsr.runtimes.tensorrt_library import MODULES, find_library
-    from streamsr.runtimes.tensorrt_plans import check_capability, frame_range, obtain_plan, patch_range
+    from streamsr.runtimes.tensorrt_plans import check_capability, frame_range, most_rows, obtain_plan, patch_range
 
     if library not in ("auto", *MODULES):
         raise UsageError(f"--library: expected auto, {' or '.join(MODULES)}, got {library!r}")
@@ -124,6 +125,9 @@ def built_plans(
     if refused := found.refuse_gpu(gpu.capability):
         raise EngineError(f"{refused} ({gpu.name}): no plan is built; use --runtime cuda")
     check_capability(precision, gpu.capability)
+    most = most_rows(engine, width)
+    if height > most:  # such frames are launched in bands
+        height = bands_of(height, most, engine.radius_px)[0].height
     for shapes in (patch_range(engine), frame_range(engine, width, height)):
         yield obtain_plan(
             engine,

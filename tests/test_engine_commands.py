@@ -14,14 +14,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.gpu_engines import random_engine
 from streamsr import cli, engine_commands
+from streamsr.device.bands import rows_a_launch
 from streamsr.engine import catalogue_folder
 from streamsr.errors import EngineError, UsageError
 from streamsr.plans import PlanCache
 from streamsr.runtimes import nvidia, tensorrt_library
 from streamsr.runtimes.nvidia import Gpu
 from streamsr.runtimes.tensorrt_library import probe
-from streamsr.runtimes.tensorrt_plans import recipe
+from streamsr.runtimes.tensorrt_plans import frame_range, recipe
+from tests.test_device_upscaler import generator_for
 from tests.test_plans import CONTENT, KEY, builder
 
 HERE = Gpu(KEY.gpu, KEY.capability, KEY.driver)
@@ -236,6 +239,25 @@ def test_build_makes_plans_for_patches_and_frames_once(cache: PlanCache, capsys:
     assert run("list") == 0
     assert capsys.readouterr().out.count("ready") == 2
     assert run("verify") == 0
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (2560, 1440), (3000, 1320), (3840, 2160)])
+def test_build_makes_the_plan_that_bands_of_large_frames_ask_for(
+    size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = random_engine("srgan-x4", tmp_path / "srgan-x4", num_blocks=1)
+    library, asked = SimpleNamespace(name="tensorrt", refuse_gpu=lambda capability: ""), []
+    monkeypatch.setattr("streamsr.runtimes.tensorrt.check_precision", lambda engine, precision: None)
+    monkeypatch.setattr("streamsr.runtimes.tensorrt_library.find_library", lambda name: library)
+    monkeypatch.setattr("streamsr.runtimes.gpu_faults.check_gpu", lambda device, runtime: None)
+    monkeypatch.setattr(nvidia, "gpu_of_torch", lambda device: HERE)
+    monkeypatch.setattr(
+        "streamsr.runtimes.tensorrt_plans.obtain_plan", lambda engine, *, shapes, **options: asked.append(shapes)
+    )
+    list(engine_commands.built_plans(engine, *size, "fp16", "auto", 1.0, lambda progress: None))
+    rows = rows_a_launch(generator_for(engine, "cpu"), *size)
+    assert asked[1] == frame_range(engine, size[0], rows)
+    assert asked[1].holds((1, 3, rows, size[0]))
 
 
 @pytest.mark.needs_tensorrt

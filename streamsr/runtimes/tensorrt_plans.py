@@ -86,12 +86,23 @@ def patch_range(engine: Engine) -> ShapeRange:
 
 
 def frame_range(engine: Engine, width: int, height: int) -> ShapeRange:
-    """Return the range of whole frames of the smallest of `FRAME_SIZES` that holds one."""
+    """Return the range of whole frames of the smallest of `FRAME_SIZES` that holds one.
+
+    Of a size that is too large for a network the range has only as many rows as can be counted (`most_rows`): such
+    frames are launched in bands of no more.
+    """
     channels = channels_of(engine)
-    fitting = [size for size in FRAME_SIZES if width <= size[0] and height <= size[1]]
+    height = min(height, most_rows(engine, width))
+    sizes = [(wide, min(high, most_rows(engine, wide))) for wide, high in FRAME_SIZES]
+    fitting = [size for size in sizes if width <= size[0] and height <= size[1]]
     width, height = fitting[0] if fitting else (width, height)
     whole = (1, channels, height, width)
     return ShapeRange(f"frame {width}x{height}", (1, channels, LEAST_PX, LEAST_PX), whole, whole)
+
+
+def most_rows(engine: Engine, width: int) -> int:
+    """Return how many rows of so many pixels a plan can serve: one at least, which a library may refuse."""
+    return max(1, MOST_ELEMENTS // (elements_per_pixel(engine) * width))
 
 
 def channels_of(engine: Engine) -> int:
@@ -102,10 +113,10 @@ def channels_of(engine: Engine) -> int:
 def elements_per_pixel(engine: Engine) -> int:
     """Return the elements of the largest tensor that a network makes of one input pixel.
 
-    An SRGAN's has 256 channels in front of its last pixel shuffle.
+    An SRGAN's has four times its channels in front of its last pixel shuffle, at half the size of its output.
     """
     if engine.architecture == "srgan":
-        return 256 * (engine.scale // 2) ** 2
+        return engine.channels * engine.scale**2
     return max(engine.channels, engine.scale**2)
 
 
