@@ -21,7 +21,7 @@ from streamsr.config import GeneratorSettings
 from streamsr.engine import Engine, bicubic_engine, find_engine, list_engines
 from streamsr.errors import EngineError
 from streamsr.plans.building import locked
-from streamsr.runtimes import choosing, load_generator, notices_of
+from streamsr.runtimes import choosing, load_generator, notices_of, tell
 from streamsr.runtimes.base import Generator, Pictures
 from streamsr.runtimes.choosing import facts_of, fastest_generator, measured_shape
 from streamsr.runtimes.fused import serves
@@ -417,3 +417,14 @@ def test_a_lock_that_is_not_given_costs_only_the_memory(memory: Path, monkeypatc
     with locked(memory.with_suffix(".lock"), name="other", watch=lambda told: None, limit_s=1.0):
         assert choose(Workshop(cuda=FAST_MS), memory).runtime == "cuda"
     assert not memory.exists()
+
+
+def test_what_is_told_of_a_generator_leaves_the_list_that_its_parts_hold() -> None:
+    generator: Any = types.SimpleNamespace(notices=["first"])
+    held = generator.notices
+    tell(generator, "second")
+    held.append("a plan was built again")
+    assert notices_of(generator) == ("first", "second", "a plan was built again")
+    bare: Any = types.SimpleNamespace()
+    tell(bare, "only")
+    assert notices_of(bare) == ("only",)
