@@ -29,7 +29,7 @@ from streamsr.plans import cache_folder
 from streamsr.plans.building import locked
 from streamsr.runtimes.base import Generator, Pictures, tell
 from streamsr.runtimes.nvidia import Gpu
-from streamsr.runtimes.trials import LOCK_S, sources_digest
+from streamsr.runtimes.trials import LOCK_S, sources_digest, triton_version
 from streamsr.worker import Stopped
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ half precision alone is two off here and there. A wrong tap, border or order of 
 ENDED = (Stopped, ConnectionError)
 """What ends a wait for a plan from without (a line that stops, a run that is gone): says nothing of the runtime."""
 
-PACKAGES = ("streamsr", "torch", "triton", "tensorrt", "tensorrt-rtx", "torch-tensorrt")
+PACKAGES = ("streamsr", "torch", "tensorrt", "tensorrt-rtx", "torch-tensorrt")
 
 
 @dataclass(frozen=True)
@@ -237,6 +237,7 @@ def versions() -> Iterator[tuple[str, str]]:
     for package in PACKAGES:
         with suppress(PackageNotFoundError):
             yield package, version(package)
+    yield "triton", triton_version()
 
 
 def digest(facts: Mapping[str, str]) -> str:
