@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from streamsr.errors import EngineError
 from streamsr.runtimes import FUSED_CAPABILITY
@@ -44,8 +43,12 @@ def examine_gpus() -> Iterator[Finding]:
     yield verdict("cuda", torch_lacks, f"torch{on}; on a GPU --runtime auto takes this or what is faster", WITHOUT)
     yield examine_triton(torch_lacks)
     for name in MODULES:
-        remedy = f"pip install 'streamsr[{name}]'; --runtime cuda does without" if probe(name).fault else WITHOUT
-        yield verdict(name, lack_of_library(name, used) or torch_lacks, f"{name} {probe(name).version}", remedy)
+        remedy = (
+            f"pip install 'streamsr[{name}]'; --runtime cuda does without" if used and probe(name).fault else WITHOUT
+        )
+        asked = "" if name == "tensorrt" else "; asked for as --runtime tensorrt"
+        found = f"{name} {probe(name).version}{asked}"
+        yield verdict(name, lack_of_library(name, used) or torch_lacks, found, remedy)
     measured = "" if used is None or float(used.capability) >= FUSED_CAPABILITY else "; never measured on this GPU"
     yield verdict("fused", lack_for_fused(used) or torch_lacks, f"NVRTC; for tiny and fast, 8 bits{measured}", WITHOUT)
 
@@ -74,6 +77,7 @@ def examine_triton(torch_lacks: str) -> Finding:
     import torch
 
     from streamsr.runtimes.gpu_ops import TRITON_REMEDY, triton_fault
+    from streamsr.runtimes.trials import triton_version
 
     try:
         fault = triton_fault(torch.device("cuda", torch.cuda.current_device()))
@@ -81,7 +85,7 @@ def examine_triton(torch_lacks: str) -> Finding:
         return Finding("Triton", "missing", " ".join(str(cause).split())[:200], WITHOUT)
     if fault:
         return Finding("Triton", "missing", fault, f"{TRITON_REMEDY}; torch's own operations do without, slower")
-    return Finding("Triton", "ok", f"Triton {version('triton')} launches kernels")
+    return Finding("Triton", "ok", f"Triton {triton_version()} launches kernels")
 
 
 def verdict(runtime: str, lack: str, found: str, remedy: str) -> Finding:

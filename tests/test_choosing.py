@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,11 +19,12 @@ from benchmarks.gpu_engines import random_engine
 from streamsr import runtimes
 from streamsr.config import GeneratorSettings
 from streamsr.engine import Engine, bicubic_engine, find_engine, list_engines
-from streamsr.errors import EngineError
+from streamsr.errors import EngineError, GpuFault, GpuMemoryFault
 from streamsr.plans.building import locked
-from streamsr.runtimes import choosing, load_generator, notices_of
+from streamsr.runtimes import choosing, load_generator, notices_of, tell
 from streamsr.runtimes.base import Generator, Pictures
 from streamsr.runtimes.choosing import facts_of, fastest_generator, measured_shape
+from streamsr.runtimes.cuda import CudaGenerator
 from streamsr.runtimes.fused import serves
 from streamsr.runtimes.nvidia import Gpu
 from streamsr.runtimes.trials import sources_digest
@@ -146,8 +147,85 @@ def test_what_cannot_run_is_named_with_what_runs_instead(
 def test_a_runtime_that_is_remembered_and_gone_gives_way_to_the_next(memory: Path) -> None:
     choose(Workshop(cuda=SLOW_MS, tensorrt=FAST_MS), memory)
     gone = Workshop(cuda=SLOW_MS, tensorrt=EngineError("tensorrt: uninstalled"))
-    assert choose(gone, memory).runtime == "cuda"
+    made = choose(gone, memory)
+    assert made.runtime == "cuda"
     assert gone.num_launches == 0
+    (line,) = notices_of(made)
+    assert "tensorrt is left out, cuda is used: it was measured before and is gone: tensorrt: uninstalled" in line
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, EngineError("fused: expected 9 bytes of shared memory a block")])
+def test_what_is_left_out_for_good_is_told_in_every_run(memory: Path, fault: Exception) -> None:
+    first = choose(Workshop(cuda=FAST_MS, tensorrt=fault), memory)
+    again = Workshop(cuda=FAST_MS, tensorrt=fault)
+    assert notices_of(choose(again, memory)) == notices_of(first) != ()
+    assert (again.made, again.num_launches) == (["cuda"], 0)
+
+
+def disk_full() -> EngineError:
+    fault = EngineError("tensorrt: expected a folder to build its plan in")
+    fault.__cause__ = OSError(28, "No space left on device")
+    return fault
+
+
+PASSING = [
+    GpuMemoryFault("tensorrt: expected enough GPU memory"),
+    GpuFault("tensorrt: the GPU failed"),
+    OSError("stale file handle"),
+    RuntimeError("who knows"),
+    disk_full(),
+    EngineError("fast-x2: expected its plan to be built within 1800 s, it was not"),
+    EngineError("fast-x2: expected another program to finish its plan within 0.5 s, it did not"),
+    EngineError("fast-x2: expected its plan to be built, the builder was killed by signal 9: it said nothing"),
+    EngineError("fast-x2: expected its plan to be built, the builder failed with code 1: CUDA out of memory"),
+]
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_nothing_is_remembered_where_the_cause_may_pass(memory: Path, fault: Exception) -> None:
+    assert "tensorrt is left out" in notices_of(choose(Workshop(cuda=SLOW_MS, tensorrt=fault), memory))[0]
+    assert not memory.exists()
+    assert choose(Workshop(cuda=SLOW_MS, tensorrt=FAST_MS), memory).runtime == "tensorrt"
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_gpu_that_a_runtime_ends_is_a_fault_that_names_it(
+    memory: Path, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if known:
+        choose(Workshop(fused=FAST_MS, cuda=SLOW_MS), memory)
+    before = memory.read_text() if known else ""
+    workshop = Workshop(cuda=SLOW_MS, fused=GpuFault("fused: the GPU failed"))
+
+    def free() -> None:
+        if "fused" in workshop.made:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with")
+
+    monkeypatch.setattr(choosing, "free_memory", free)
+    with pytest.raises(GpuFault, match=r"^fused: the GPU failed: CUDA error: an illegal memory access"):
+        choose(workshop, memory)
+    assert (memory.read_text() if memory.exists() else "") == before
+
+
+def test_memory_that_cannot_be_freed_ends_nothing(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def free() -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(choosing, "free_memory", free)
+    assert choose(Workshop(cuda=SLOW_MS, tensorrt=FAST_MS), memory).runtime == "tensorrt"
+
+
+def test_the_frame_that_was_measured_is_not_held_ready_for_the_job(
+    memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = CudaGenerator(find_engine("tiny-x2"), precision="fp32", device="cpu")
+    monkeypatch.setattr(generator, "is_gpu", True)
+    monkeypatch.setattr(choosing, "launch_ms", lambda *_: 1.0)
+    generator._prepared["trial",] = cast(Any, "buffers and a graph")
+    monkeypatch.setattr(choosing, "differences", lambda *_, **__: "")
+    made = fastest_generator({"cuda": lambda: generator}, facts=FACTS, shape=SHAPE, dtype=np.uint8, memory=memory)
+    assert made is generator
+    assert not generator._prepared
 
 
 @pytest.mark.parametrize("remembered", [False, True])
@@ -417,3 +495,14 @@ def test_a_lock_that_is_not_given_costs_only_the_memory(memory: Path, monkeypatc
     with locked(memory.with_suffix(".lock"), name="other", watch=lambda told: None, limit_s=1.0):
         assert choose(Workshop(cuda=FAST_MS), memory).runtime == "cuda"
     assert not memory.exists()
+
+
+def test_what_is_told_of_a_generator_leaves_the_list_that_its_parts_hold() -> None:
+    generator: Any = types.SimpleNamespace(notices=["first"])
+    held = generator.notices
+    tell(generator, "second")
+    held.append("a plan was built again")
+    assert notices_of(generator) == ("first", "second", "a plan was built again")
+    bare: Any = types.SimpleNamespace()
+    tell(bare, "only")
+    assert notices_of(bare) == ("only",)

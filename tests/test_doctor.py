@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from streamsr import doctor, gpu_findings
 from streamsr.errors import EngineError
-from streamsr.runtimes import fused_compile, gpu_ops
+from streamsr.runtimes import choosing, fused_compile, gpu_ops, trials
 from streamsr.runtimes.nvidia import Gpu
 from streamsr.runtimes.tensorrt_library import Probe
 
@@ -51,7 +52,7 @@ class Machine:
         self.serves("")
         self.triton_fault = ""
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        monkeypatch.setattr(gpu_findings, "version", lambda package: "3.6")
+        monkeypatch.setattr(trials, "triton_version", lambda: "3.6")
         monkeypatch.setattr(gpu_ops, "triton_fault", lambda device: self.triton_fault)
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
         monkeypatch.setattr(torch.version, "cuda", "13.0")
@@ -92,7 +93,8 @@ def test_a_gpu_and_each_of_its_runtimes_have_a_line(machine: Machine) -> None:
     assert machine.lines["Triton"] == "Triton 3.6 launches kernels"
     assert "compute capability 9.0, driver 580.20" in machine.lines["GPU"]
     assert machine.lines["tensorrt"] == "not installed"
-    assert "1.7" in machine.lines["tensorrt-rtx"]
+    assert machine.lines["tensorrt-rtx"] == "tensorrt-rtx 1.7; asked for as --runtime tensorrt"
+    assert machine.remedies["runtime tensorrt"].startswith("pip install 'streamsr[tensorrt]'")
 
 
 def test_an_old_gpu_is_told_what_it_lacks(machine: Machine) -> None:
@@ -139,6 +141,7 @@ def test_no_gpu_needs_no_remedy_but_the_processor(machine: Machine) -> None:
     machine.gpus()
     assert set(machine.states().values()) == {"missing"}
     assert "the processor is used" in machine.lines["GPU"]
+    assert set(machine.remedies.values()) == {gpu_findings.WITHOUT}
 
 
 def test_a_triton_that_cannot_launch_says_what_to_install(machine: Machine) -> None:
@@ -175,3 +178,15 @@ def test_gpus_that_the_user_hides_are_said_to_be_hidden(machine: Machine, monkey
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert machine.states()["cuda"] == "missing"
     assert machine.lines["cuda"] == "NVIDIA X is hidden by CUDA_VISIBLE_DEVICES"
+
+
+@pytest.mark.parametrize(
+    ("module", "said"), [(SimpleNamespace(__version__="3.5.1.post2"), "3.5.1.post2"), (None, "none")]
+)
+def test_triton_says_its_version_itself_whatever_its_package_is_called(
+    monkeypatch: pytest.MonkeyPatch, module: SimpleNamespace | None, said: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "triton", module)
+    assert trials.triton_version() == said
+    assert trials.context_of(torch.device("cpu")).endswith(f"; Triton {said};")
+    assert dict(choosing.versions())["triton"] == said

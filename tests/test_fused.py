@@ -257,7 +257,7 @@ def test_what_the_kernel_does_not_serve_is_refused_in_one_line() -> None:
 
 def test_no_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(EngineError, match=r"^fused: expected an NVIDIA GPU .*; use --runtime openvino$"):
+    with pytest.raises(EngineError, match=r"^fused: expected an NVIDIA GPU, .*, got .*use --runtime auto$"):
         FusedStudent(SPECS["tiny-x2"], layers_of(Student(SPECS["tiny-x2"])))
 
 

@@ -132,7 +132,32 @@ def test_fp16_names_the_gpu_that_is_missing(machine: Machine) -> None:
     assert "devices are busy" in refused()
     machine.gpus = []
     machine.torch(None, usable=False)
-    assert "got none that is shown" in refused()
+    assert "got no NVIDIA GPU; use" in refused()
+
+
+@pytest.mark.parametrize("precision", ["fp8", "fp16"])
+def test_no_gpu_is_said_in_the_same_words_whatever_needs_it(machine: Machine, precision: str) -> None:
+    def refused() -> str:
+        with pytest.raises(EngineError) as caught:
+            load_generator(find_engine("tiny-x2"), settings(precision=precision))
+        return str(caught.value)
+
+    machine.patch.setenv(VISIBLE, "")
+    assert "got NVIDIA X is hidden by CUDA_VISIBLE_DEVICES; use --precision auto" in refused()
+    machine.gpus = []
+    assert "got no NVIDIA GPU; use --precision auto" in refused()
+
+
+def test_every_runtime_says_that_torch_is_built_without_cuda(machine: Machine) -> None:
+    machine.torch(None, usable=False)
+    for runtime in ("cuda", "fused"):
+        with pytest.raises(EngineError, match=f"^{runtime}: expected an NVIDIA GPU.*, got a torch built without CUDA;"):
+            load_generator(find_engine("tiny-x2"), settings(runtime=runtime))
+
+
+def test_a_precision_that_a_processor_has_not_comes_with_a_remedy() -> None:
+    with pytest.raises(EngineError, match=r"openvino runs .*, got fp8; use --precision auto$"):
+        load_generator(find_engine("tiny-x2"), settings(runtime="openvino", precision="fp8"))
 
 
 def test_a_job_says_once_why_it_runs_on_the_processor(tmp_path: Path, machine: Machine) -> None:

@@ -10,7 +10,7 @@ from streamsr.engine import Engine
 from streamsr.errors import EngineError, UsageError
 from streamsr.runtimes import tensorrt_library
 from streamsr.runtimes.base import Generator, notices_of, tell
-from streamsr.runtimes.lacks import LEAST_CAPABILITY, why_on_processor
+from streamsr.runtimes.lacks import LEAST_CAPABILITY, lack_of_torch, why_on_processor
 from streamsr.runtimes.nvidia import find_gpus, gpu_of_torch
 
 __all__ = ["LEAST_CAPABILITY", "Generator", "load_generator", "notices_of", "tell"]
@@ -45,7 +45,7 @@ def load_generator(engine: Engine, settings: GeneratorSettings, *, bit_depth: in
     runtime: str = settings.runtime
     if runtime == "auto" and settings.precision == "fp8":
         if not gpu_runs_torch():
-            got = why_on_processor("fp8") or "none that torch can use"
+            got = why_on_processor("fp8") or lack_of_torch(find_gpus()) or "none that torch can use"
             raise EngineError(f"{engine.name}: fp8 runs in tensorrt on an NVIDIA GPU, got {got}; use --precision auto")
         runtime = "tensorrt"
     unused = ""
@@ -66,7 +66,7 @@ def load_generator(engine: Engine, settings: GeneratorSettings, *, bit_depth: in
         precision = "int8" if quantised else "fp32"
     refuse_unfit(engine, runtime, precision, bit_depth=bit_depth)
     if precision == "fp16" and settings.runtime == "auto":
-        got = unused or "none that is shown"
+        got = unused or lack_of_torch(find_gpus()) or "none that torch can use"
         raise EngineError(f"{engine.name}: expected an NVIDIA GPU for fp16, got {got}; use --precision auto")
     try:
         generator = _make(engine, runtime, precision, settings.threads)

@@ -49,5 +49,9 @@ def notices_of(generator: Generator) -> tuple[str, ...]:
 
 
 def tell(generator: Generator, notice: str) -> None:
-    """Add a line to what the user should know of a generator."""
-    cast(Any, generator).notices = [*notices_of(generator), notice]
+    """Add a line to what the user should know of a generator: to its own list, which its parts may hold too."""
+    notices = getattr(generator, "notices", None)
+    if isinstance(notices, list):
+        notices.append(notice)
+    else:
+        cast(Any, generator).notices = [*notices_of(generator), notice]

@@ -1,7 +1,8 @@
 """Choosing a runtime on a GPU: what is there is measured once on each GPU, and remembered in the user's cache.
 
 What is remembered holds for the same network, GPU, driver and versions; anything else is measured anew. A runtime that
-cannot be made ready, or makes other pictures than ``cuda``, is left out, and a line says why and what runs instead.
+cannot be made ready, or makes other pictures than ``cuda``, is left out, and a line says why and what runs instead, in
+every run. Where the cause may pass (no memory, no room, no time), nothing is remembered.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import logging
 import math
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,12 +26,13 @@ from typing import Any, cast
 import numpy as np
 
 from streamsr.engine import Engine
-from streamsr.errors import EngineError
+from streamsr.errors import EngineError, GpuFault, GpuMemoryFault
 from streamsr.plans import cache_folder
 from streamsr.plans.building import locked
 from streamsr.runtimes.base import Generator, Pictures, tell
+from streamsr.runtimes.gpu_faults import guarded
 from streamsr.runtimes.nvidia import Gpu
-from streamsr.runtimes.trials import LOCK_S, sources_digest
+from streamsr.runtimes.trials import LOCK_S, sources_digest, triton_version
 from streamsr.worker import Stopped
 
 log = logging.getLogger(__name__)
@@ -51,7 +54,13 @@ half precision alone is two off here and there. A wrong tap, border or order of 
 ENDED = (Stopped, ConnectionError)
 """What ends a wait for a plan from without (a line that stops, a run that is gone): says nothing of the runtime."""
 
-PACKAGES = ("streamsr", "torch", "triton", "tensorrt", "tensorrt-rtx", "torch-tensorrt")
+REFUSALS = (EngineError, ImportError, AttributeError, TypeError)
+"""What a runtime that does not serve this network, GPU or version of its library raises."""
+
+PASSING = re.compile(r"within \S+ s\b|(?<!shared )memory|killed|No space left", re.IGNORECASE)
+"""Words of refusals that another run may not meet: a limit of time, a builder that found no memory or was ended."""
+
+PACKAGES = ("streamsr", "torch", "tensorrt", "tensorrt-rtx", "torch-tensorrt")
 
 
 @dataclass(frozen=True)
@@ -86,40 +95,90 @@ def fastest_generator(
 
     Raises:
         EngineError: not one of them can be made ready.
+        GpuFault: the GPU failed for good while they were tried.
     """
     memory = cache_folder() / "runtimes.json" if memory is None else memory
     key = digest({**facts, "runtimes": ",".join(sorted(candidates)), "shape": str(shape), "dtype": np.dtype(dtype).str})
-    choice = recall(memory, key)
-    for name in choice.measured_ms if choice else ():
-        try:
-            return candidates[name]()
-        except ENDED:
-            raise
-        except Exception as cause:  # as in measure_all
-            log.warning("runtime %s was the fastest and is gone: %s", name, " ".join(str(cause).split())[:300])
-    generator, choice = measure_all(candidates, shape, dtype)
+    if known := recall(memory, key):
+        generator, left_out = remembered(candidates, known)
+        if generator is not None:
+            tell_left_out(generator, left_out)
+            return generator
+    generator, choice, stays = measure_all(candidates, shape, dtype)
     if generator is None:
         reasons = "; ".join(f"{name}: {why}" for name, why in choice.left_out.items())
         raise EngineError(f"expected a runtime that works on this GPU, got none ({reasons}); use --runtime openvino")
-    fastest = next(iter(choice.measured_ms))
-    for name, why in choice.left_out.items():
-        log.warning("runtime %s is left out, %s is used: %s", name, fastest, why)
-        tell(generator, f"runtime {name} is left out, {fastest} is used: {why}")
+    tell_left_out(generator, choice.left_out)
     log.info("runtimes measured, ms a launch: %s", choice.measured_ms)
-    remember(memory, key, choice, facts)
+    if stays:
+        remember(memory, key, choice, facts)
     return generator
+
+
+def remembered(
+    candidates: Mapping[str, Callable[[], Generator]], choice: Choice
+) -> tuple[Generator | None, dict[str, str]]:
+    """Make the fastest ready of what was measured before.
+
+    Returns:
+        It, or None where all are gone; and what is left out, why: then as now.
+
+    Raises:
+        GpuFault: the GPU failed for good.
+    """
+    left_out = dict(choice.left_out)
+    for name in choice.measured_ms:
+        try:
+            return candidates[name](), left_out
+        except ENDED:
+            raise
+        except Exception as cause:  # as in measure_all
+            left_out[name] = f"it was measured before and is gone: {one_line(cause)}"
+        give_back(name)
+    return None, left_out
+
+
+def tell_left_out(generator: Generator, left_out: Mapping[str, str]) -> None:
+    """Say which runtimes are left out, why, and what is used."""
+    for name, why in left_out.items():
+        line = f"runtime {name} is left out, {generator.runtime} is used: {why}"
+        log.warning("%s", line)
+        tell(generator, line)
+
+
+def one_line(cause: Exception) -> str:
+    """Return what an exception says, shortened."""
+    return " ".join(str(cause).split())[:300] or type(cause).__name__
+
+
+def stays_so(cause: BaseException) -> bool:
+    """Whether what refused a runtime refuses it in the next run too: not so of a lack of memory, room or time."""
+    if isinstance(cause, EngineError) and PASSING.search(str(cause)):
+        return False
+    if not isinstance(cause, REFUSALS):
+        return False
+    origin: BaseException | None = cause
+    while origin is not None:
+        if isinstance(origin, (GpuFault, OSError, MemoryError)):
+            return False
+        origin = origin.__cause__
+    return True
 
 
 def measure_all(
     candidates: Mapping[str, Callable[[], Generator]], shape: tuple[int, int, int, int], dtype: type[np.generic]
-) -> tuple[Generator | None, Choice]:
+) -> tuple[Generator | None, Choice, bool]:
     """Make every candidate ready, compare what it makes with `REFERENCE`, and measure it.
 
     No more than two are kept at a time: the memory of those that are slower is given back.
 
     Returns:
-        The fastest that works, and how fast all are.
+        The fastest that works, how fast all are, and whether what was left out is so for a cause that stays.
+
+    Raises:
+        GpuFault: the GPU failed for good, so that no other runtime can be tried on it.
     """
+    stays = True
     best: Generator | None = None
     expected: list[Pictures] = []
     taken_ms: dict[str, float] = {}
@@ -134,13 +193,15 @@ def measure_all(
                 taken = round(launch_ms(generator, shape, dtype), 4)
                 best = generator if taken < min(taken_ms.values(), default=math.inf) else best
                 taken_ms[name] = taken
+                forget_shapes(generator)
         except ENDED:
             raise
         except Exception as cause:  # a library of another version may raise anything; the other runtimes still run
-            left_out[name] = " ".join(str(cause).split())[:300] or type(cause).__name__
+            left_out[name] = one_line(cause)
+            stays = stays and stays_so(cause)
         del generator
-        free_memory()
-    return best, Choice(dict(sorted(taken_ms.items(), key=lambda entry: entry[1])), left_out)
+        give_back(name)
+    return best, Choice(dict(sorted(taken_ms.items(), key=lambda entry: entry[1])), left_out), stays
 
 
 def differences(
@@ -188,12 +249,33 @@ def trial_pictures(shape: tuple[int, int, int, int], dtype: type[np.generic]) ->
     return first, second
 
 
+def forget_shapes(generator: Generator) -> None:
+    """Give back what a generator holds ready for the frame that was measured, which no job may have."""
+    if getattr(generator, "is_gpu", False):
+        cast(Any, generator).forget_shapes()
+
+
+def give_back(name: str) -> None:
+    """Free the memory of what is gone of a runtime, and see whether the GPU lives: some errors end it for a program.
+
+    Raises:
+        GpuFault: it does not; names the runtime.
+    """
+    with suppress(GpuMemoryFault), guarded(name):
+        free_memory()
+
+
 def free_memory() -> None:
-    """Give back the memory of generators that nobody holds any more but they themselves."""
+    """Give back the memory of generators that nobody holds any more but they themselves.
+
+    Raises:
+        RuntimeError: the GPU failed, now or before.
+    """
     gc.collect()
     import torch
 
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
         torch.cuda.empty_cache()
 
 
@@ -237,6 +319,7 @@ def versions() -> Iterator[tuple[str, str]]:
     for package in PACKAGES:
         with suppress(PackageNotFoundError):
             yield package, version(package)
+    yield "triton", triton_version()
 
 
 def digest(facts: Mapping[str, str]) -> str:
@@ -259,7 +342,9 @@ def recall(path: Path, key: str) -> Choice | None:
     if not isinstance(entry, dict) or not isinstance(entry.get("measured_ms"), dict):
         return None
     times = {str(name): float(ms) for name, ms in entry["measured_ms"].items() if isinstance(ms, (int, float))}
-    return Choice(times, {}) if times else None
+    told = entry.get("left_out")
+    left_out = {str(name): str(why) for name, why in told.items()} if isinstance(told, dict) else {}
+    return Choice(times, left_out) if times else None
 
 
 def remember(path: Path, key: str, choice: Choice, facts: Mapping[str, str]) -> None:

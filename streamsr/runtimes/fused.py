@@ -27,7 +27,7 @@ from streamsr.runtimes.fused_kernel import (
     pack_network,
     plan_tiles,
 )
-from streamsr.runtimes.gpu_faults import guarded, numbered
+from streamsr.runtimes.gpu_faults import check_gpu, guarded, numbered
 from streamsr.runtimes.gpu_generator import GpuGenerator
 
 OLDEST_CAPABILITY = (8, 0)
@@ -85,8 +85,12 @@ def check_device(device: torch.device) -> None:
     Raises:
         EngineError: it is no NVIDIA GPU, there is none, or it is too old.
     """
-    if device.type != "cuda" or not torch.cuda.is_available() or torch.version.cuda is None:
-        raise EngineError("fused: expected an NVIDIA GPU and a CUDA build of PyTorch, got none; use --runtime openvino")
+    if device.type != "cuda":
+        raise EngineError(f"fused: expected an NVIDIA GPU, got {device}; use --runtime openvino")
+    if not torch.cuda.is_available():
+        check_gpu(device, "fused")  # says what is missing
+    if torch.version.cuda is None:
+        raise EngineError("fused: expected an NVIDIA GPU, got a torch built without CUDA; use --runtime openvino")
     capability = torch.cuda.get_device_capability(device if device.index is None else numbered(device))
     if capability < OLDEST_CAPABILITY:
         raise EngineError(

@@ -129,6 +129,15 @@ class GpuGenerator:
             with self.on_stream():
                 return median_ms(prepared.launch)
 
+    def forget_shapes(self) -> None:
+        """Give back what is held ready for every shape.
+
+        Graphs to come have a pool of their own: torch takes none whose graphs are all gone.
+        """
+        self._prepared.clear()
+        if self.graphs:
+            self.pool = torch.cuda.graph_pool_handle()
+
     def enlarge(self, pictures: Tensor, out: Tensor) -> None:
         """Enqueue the enlargement of pictures on its GPU's present CUDA stream, without waiting; may be captured.
 

@@ -87,7 +87,7 @@ class OpenVINOGenerator:
 
     def __init__(self, engine: Engine, *, precision: str = "int8", threads: int | None = None) -> None:
         if precision not in ("fp32", "bf16", "int8"):
-            raise EngineError(f"{engine.name}: openvino runs fp32, bf16 or int8, got {precision}")
+            raise EngineError(f"{engine.name}: openvino runs fp32, bf16 or int8, got {precision}; use --precision auto")
         self.engine, self.precision = engine, precision
         self.scale, self.radius_px = engine.scale, engine.radius_px
         self.channels = 1 if engine.colour == "luma" else 3

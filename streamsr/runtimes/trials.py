@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -158,12 +158,20 @@ class Remembered:
 
 def context_of(device: torch.device) -> str:
     """Return what the speed of a kernel depends on: GPU, torch, cuDNN and Triton."""
-    try:
-        triton = version("triton")
-    except PackageNotFoundError:
-        triton = "none"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return f"{name}; torch {torch.__version__}; cuDNN {cudnn_version()}; Triton {triton};"
+    return f"{name}; torch {torch.__version__}; cuDNN {cudnn_version()}; Triton {triton_version()};"
+
+
+def triton_version() -> str:
+    """Return the version that Triton says it is, for its package has other names too (``triton-windows``).
+
+    Where it cannot be imported, that is ``none``.
+    """
+    try:
+        triton = import_module("triton")
+    except Exception:  # a build for another system or torch fails in its own way
+        return "none"
+    return str(triton.__version__)
 
 
 def cudnn_version() -> int | None:
