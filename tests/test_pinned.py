@@ -16,31 +16,48 @@ from streamsr.runtimes import pinned
 from streamsr.runtimes.pinned import PinnedPool, pinned_empty
 
 
-class Runtime:
-    """The CUDA runtime's registration of host memory."""
+class Driver:
+    """The CUDA driver's registration of host memory."""
 
-    def __init__(self, answer: int = 0) -> None:
-        self.answer, self.cudaError = answer, SimpleNamespace(success=0)
+    CONTEXT = 77
+
+    def __init__(self) -> None:
+        self.answer = 0
         self.registered: dict[int, int] = {}
         self.fails_to_undo = False
+        self.present: list[int] = []
 
-    def cudaHostRegister(self, address: int, num_bytes: int, flags: int) -> int:  # noqa: N802
-        assert address % 4096 == 0, "pages that two registrations share cannot be registered twice"
+    def cuCtxGetCurrent(self, context: Any) -> int:  # noqa: N802
+        context._obj.value = self.CONTEXT
+        return 0
+
+    def cuCtxPushCurrent_v2(self, context: Any) -> int:  # noqa: N802
+        self.present.append(context.value)
+        return 0
+
+    def cuCtxPopCurrent_v2(self, context: Any) -> int:  # noqa: N802
+        context._obj.value = self.present.pop()
+        return 0
+
+    def cuMemHostRegister_v2(self, address: Any, num_bytes: Any, flags: int) -> int:  # noqa: N802
+        assert address.value % 4096 == 0, "pages that two registrations share cannot be registered twice"
         if self.answer == 0:
-            self.registered[address] = num_bytes
+            self.registered[address.value] = num_bytes.value
         return self.answer
 
-    def cudaHostUnregister(self, address: int) -> int:  # noqa: N802
+    def cuMemHostUnregister(self, address: Any) -> int:  # noqa: N802
         if self.fails_to_undo:
-            raise RuntimeError("CUDA error: unspecified launch failure")
-        del self.registered[address]
+            return 719
+        assert self.present == [self.CONTEXT], "a thread of the sink has no context of its own"
+        del self.registered[address.value]
         return 0
 
 
 @pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
-    found = Runtime()
-    monkeypatch.setattr(pinned, "cuda_runtime", lambda: found)
+def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
+    found = Driver()
+    monkeypatch.setattr(pinned, "driver_library", lambda: found)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(synchronize=lambda: None))
     return found
 
 
@@ -91,30 +108,30 @@ def test_buffers_come_back_from_any_thread_and_after_the_pool_is_gone() -> None:
     assert last.tolist() == [3] * 8
 
 
-def test_pages_are_registered_once_and_undone_when_all_are_gone(runtime: Runtime) -> None:
+def test_pages_are_registered_once_and_undone_when_all_are_gone(driver: Driver) -> None:
     pool = PinnedPool(5000, torch.uint8, pins=True)
     buffer = pool.take()
-    assert list(runtime.registered.values()) == [5000]
+    assert list(driver.registered.values()) == [5000]
     del buffer
     buffer = pool.take()
-    assert len(runtime.registered) == 1
+    assert len(driver.registered) == 1
     del pool
-    assert len(runtime.registered) == 1
+    assert len(driver.registered) == 1
     del buffer
-    assert not runtime.registered
+    assert not driver.registered
 
 
-def test_a_failed_gpu_is_no_matter_when_memory_is_let_go_of(runtime: Runtime) -> None:
+def test_a_failed_gpu_is_no_matter_when_memory_is_let_go_of(driver: Driver) -> None:
     buffer = pinned_empty((10,), torch.uint8, pins=True)
-    runtime.fails_to_undo = True
+    driver.fails_to_undo = True
     del buffer
     gc.collect()
 
 
 def test_memory_that_cannot_be_pinned_is_said_and_used_all_the_same(
-    runtime: Runtime, caplog: pytest.LogCaptureFixture
+    driver: Driver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    runtime.answer = 2
+    driver.answer = 2
     with caplog.at_level(logging.WARNING):
         buffer = pinned_empty((10,), torch.uint8, pins=True)
     assert "cannot be pinned" in caplog.text

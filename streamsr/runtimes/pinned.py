@@ -2,28 +2,31 @@
 
 Torch's allocator of pinned memory asks the GPU, when a block is given back, for an event on every CUDA stream that used
 it. Behind an error that stays, after which every call fails, that ends the program from inside a destructor. Nothing
-here speaks to the GPU when memory is let go of but to undo the registration, whose failure is of no consequence.
+here speaks to the GPU when memory is let go of but to undo the registration, whose failure is of no consequence. The
+driver is asked and not the CUDA runtime, which would keep a refusal and hand it to the next kernel as its error.
 """
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import mmap
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from streamsr.runtimes.fused_compile import driver_library
+
 log = logging.getLogger(__name__)
 
 PORTABLE = 1
-"""``cudaHostRegisterPortable`` of driver_types.h: pinned for every GPU."""
+"""``CU_MEMHOSTREGISTER_PORTABLE`` of cuda.h: pinned for every GPU."""
 
 
 class Pages:
@@ -39,25 +42,38 @@ class Pages:
     """
 
     def __init__(self, num_bytes: int, *, pins: bool) -> None:
-        self.store = mmap.mmap(-1, max(num_bytes, 1))
+        private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+        self.store = mmap.mmap(-1, max(num_bytes, 1), **private)
         self.address = int(np.frombuffer(self.store, np.uint8).ctypes.data)
         self.is_pinned = False
         if pins:
-            runtime = cuda_runtime()
-            refused = runtime.cudaHostRegister(self.address, len(self.store), PORTABLE)
-            self.is_pinned = refused == runtime.cudaError.success
+            self._context = present_context()
+            code = driver_library().cuMemHostRegister_v2(
+                ctypes.c_void_p(self.address), ctypes.c_size_t(len(self.store)), PORTABLE
+            )
+            self.is_pinned = code == 0
             if not self.is_pinned:
-                log.warning("%d bytes of host memory cannot be pinned (%s): copies are slower", num_bytes, refused)
+                log.warning("%d bytes of host memory cannot be pinned (error %d): copies are slower", num_bytes, code)
 
     def __del__(self) -> None:
         if getattr(self, "is_pinned", False):
             with suppress(Exception):  # the program is ending, or the GPU failed: there is nothing to undo
-                cuda_runtime().cudaHostUnregister(self.address)
+                self._undo()
+
+    def _undo(self) -> None:
+        """Undo the registration, in a thread that may have no CUDA context of its own."""
+        driver, before = driver_library(), ctypes.c_void_p()
+        if driver.cuCtxPushCurrent_v2(self._context) == 0:
+            driver.cuMemHostUnregister(ctypes.c_void_p(self.address))
+            driver.cuCtxPopCurrent_v2(ctypes.byref(before))
 
 
-def cuda_runtime() -> Any:
-    """Return the CUDA runtime's library."""
-    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
+def present_context() -> ctypes.c_void_p:
+    """Return this thread's CUDA context: torch's, which the CUDA runtime makes present when it is first called."""
+    torch.cuda.current_stream().synchronize()
+    context = ctypes.c_void_p()
+    driver_library().cuCtxGetCurrent(ctypes.byref(context))
+    return context
 
 
 class PinnedPool:
