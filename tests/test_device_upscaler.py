@@ -448,7 +448,15 @@ def test_what_found_no_memory_is_gone_before_it_is_tried_with_less(monkeypatch: 
     assert upscaler.plan.kind == "frame", "another size may have the memory"
 
 
-@pytest.mark.parametrize("words", ["CUDA error: out of memory", "Triton Error [CUDA]: out of memory"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory",
+        "Triton Error [CUDA]: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "GET was unable to find an engine to execute this computation",
+    ],
+)
 def test_memory_that_others_miss_is_memory_too(words: str) -> None:
     with pytest.raises(GpuMemoryFault, match="expected enough GPU memory"), guarded("tiny-x2"):
         raise RuntimeError(words)

@@ -12,6 +12,9 @@ from streamsr.errors import EngineError, GpuFault, GpuMemoryFault
 FAULTS = ("CUDA error", "CUDA driver error", "CUDNN_STATUS", "CUBLAS_STATUS", "Triton Error [CUDA]")
 """Words of torch and Triton for what the driver, cuDNN and cuBLAS report."""
 
+SCARCE = ("out of memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED", "unable to find an engine to execute")
+"""Words of the driver, cuBLAS and cuDNN for too little memory; the last are cuDNN's for no room to work in."""
+
 LEAST_CAPABILITY = (7, 0)
 """The first GPUs with matrix units, Volta; torch's builds and half precision are of no use below."""
 
@@ -77,7 +80,7 @@ def guarded(name: str) -> Iterator[None]:
         if not is_gpu_fault(cause):
             raise
         line = " ".join(str(cause).split())[:160]
-        if isinstance(cause, torch.OutOfMemoryError) or "out of memory" in line:
+        if isinstance(cause, torch.OutOfMemoryError) or any(words in line for words in SCARCE):
             raise GpuMemoryFault(f"{name}: expected enough GPU memory, got {line}; use --launch patch") from cause
         raise GpuFault(f"{name}: the GPU failed: {line}; run again, or use --runtime openvino") from cause
 
@@ -87,4 +90,4 @@ def is_gpu_fault(cause: BaseException) -> bool:
     fault = getattr(torch, "AcceleratorError", None)
     if isinstance(cause, torch.OutOfMemoryError) or (fault is not None and isinstance(cause, fault)):
         return True
-    return any(words in str(cause) for words in FAULTS)
+    return any(words in str(cause) for words in (*FAULTS, *SCARCE))
