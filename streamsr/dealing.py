@@ -115,8 +115,10 @@ class DealingUpscaler:
             EngineError: it cannot be had.
         """
         for upscaler in self._upscalers:
-            with suppress(GpuFault):
+            try:
                 upscaler.prepare(width, height, layout)
+            except GpuFault as fault:
+                log.warning("%s: %s", self._named([upscaler]), fault)
 
     def submit(self, frame: Frame) -> None:
         """Take the next frame and give it to the GPU whose turn it is.

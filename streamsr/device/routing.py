@@ -170,7 +170,9 @@ class DeviceRouter:
                 raise
             why = str(cause)
         # Behind the handlers, whose exceptions hold what was allocated for the attempt.
-        log.warning("%s: whole frames are launched from here on: %s", self.generator.engine.name, why)
+        told = f"whole frames are launched from here on: {why}"
+        log.warning("%s", told)
+        self.generator.notices.append(told)
         self._gave_up, self._parts, routed.num_launched = True, None, None
         gc.collect()
         if self.generator.is_gpu:

@@ -24,10 +24,10 @@ from torch import Tensor
 from streamsr.consistency import MEASURED_TURNS, ConsistencyCount
 from streamsr.device.bands import rows_a_launch
 from streamsr.device.enlarger import DeviceEnlarger, batch_shapes
-from streamsr.device.routing import DeviceRouter, Routed, batch_sizes
+from streamsr.device.routing import DeviceRouter, Routed
 from streamsr.device.slot import Slot
 from streamsr.device_frame import DevicePlane
-from streamsr.errors import EngineError, GpuFault, GpuMemoryFault, UsageError
+from streamsr.errors import GpuMemoryFault, UsageError
 from streamsr.frame import Colour, Frame, Plane, PlaneLayout
 from streamsr.launch import Choice, LaunchPlan, refuse_unusable
 from streamsr.launch_choice import CORES_PX
@@ -166,9 +166,9 @@ class DeviceUpscaler:
         return len(self._flying)
 
     def prepare(self, width: int, height: int, layout: PlaneLayout) -> None:
-        """Have compiled what frames of one size would wait for, and what routing their patches would.
+        """Have compiled what frames of one size would wait for.
 
-        Without patches to route nothing is lost but routing, so that what is wrong with these is only logged.
+        What launches patches that changed is not: it may never pay, and is taken where it is there already.
 
         Raises:
             EngineError: what launches the frames cannot be had.
@@ -182,27 +182,11 @@ class DeviceUpscaler:
         with guarded(generator.engine.name):
             for shape in sorted(shapes):
                 generator.compile_for(shape, dtype)
-            try:
-                for shape in sorted(self._routed_shapes(width, height)):
-                    generator.compile_for(shape, dtype)
-            except EngineError as cause:
-                if isinstance(cause, GpuFault):
-                    raise
-                log.warning("%s: patches are not routed: %s", generator.engine.name, cause)
 
     def _patch_shapes(self, width: int, height: int, core_px: int) -> set[tuple[int, ...]]:
         """Return the shapes of the launches of a frame in patches."""
         grid = PatchGrid(width, height, self.generator.scale, self._asked.halo_px, core_px)
         return batch_shapes(grid.num, (self.generator.channels, *reversed(grid.window_size)))
-
-    def _routed_shapes(self, width: int, height: int) -> set[tuple[int, ...]]:
-        """Return the shapes of the launches of patches that changed; none where patches are not routed."""
-        shapes: set[tuple[int, ...]] = set()
-        for core_px in self._cores_px if self._routes else ():
-            grid = PatchGrid(width, height, self.generator.scale, self._asked.halo_px, core_px)
-            patch = (self.generator.channels, *reversed(grid.window_size))
-            shapes.update(*(batch_shapes(size, patch) for size in batch_sizes(grid)))
-        return shapes
 
     def upscale(self, frame: Frame) -> Frame:
         """Enlarge one frame and wait for it; nothing else may be in flight.
