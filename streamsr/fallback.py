@@ -44,14 +44,21 @@ class FallbackUpscaler:
     Args:
         upscaler: on the GPUs.
         spare: makes what goes on, given how the last GPU failed.
+        other: makes what takes the upscaler's place where it cannot be prepared and another runtime was not asked for;
+            None where there is no other.
 
     Attributes:
         frames_in_flight: frames between `submit` and `collect`, at most.
     """
 
-    def __init__(self, upscaler: DealingUpscaler, spare: Callable[[GpuFault], Spare]) -> None:
+    def __init__(
+        self,
+        upscaler: DealingUpscaler,
+        spare: Callable[[GpuFault], Spare],
+        other: Callable[[], DealingUpscaler] | None = None,
+    ) -> None:
         self.frames_in_flight = upscaler.frames_in_flight
-        self._gpus, self._make_spare = upscaler, spare
+        self._gpus, self._make_spare, self._make_other = upscaler, spare, other
         self._spare: FrameUpscaler | None = None
         self._told: list[str] = []
         self._waiting: deque[Frame] = deque()
@@ -105,10 +112,19 @@ class FallbackUpscaler:
     def prepare(self, width: int, height: int, layout: PlaneLayout) -> None:
         """Have compiled, in this thread, what frames of one size would wait for: with TensorRT that takes minutes.
 
+        Before any frame. Where it cannot be had and the runtime was ours to choose, another takes its place.
+
         Raises:
             EngineError: it cannot be had.
         """
-        self._gpus.prepare(width, height, layout)
+        try:
+            self._gpus.prepare(width, height, layout)
+        except EngineError as cause:
+            if self._make_other is None or isinstance(cause, GpuFault):
+                raise
+            self._gpus, self._make_other = self._make_other(), None
+            self._told.append(f"{cause}; went on with {self._gpus.description}")
+            log.warning("%s", self._told[-1])
 
     def submit(self, frame: Frame) -> None:
         """Take the next frame; its planes must not be written to before it was collected.
@@ -223,10 +239,15 @@ def make_upscaler(
         found, notice = recover(engine, settings, fault, bit_depth=bit_depth)
         return FrameUpscaler(found, **options, trial_first=trial_first), notice
 
-    generators = load_alike(engine, generator, settings.gpus)
-    return FallbackUpscaler(
-        DealingUpscaler([DeviceUpscaler(each, **options, routes=routes) for each in generators]), spare
-    )
+    def dealing(first: Generator) -> DealingUpscaler:
+        generators = load_alike(engine, first, settings.gpus)
+        return DealingUpscaler([DeviceUpscaler(each, **options, routes=routes) for each in generators])
+
+    def other() -> DealingUpscaler:
+        return dealing(load_generator(engine, replace(settings, runtime="cuda"), bit_depth=bit_depth))
+
+    compiles = settings.runtime == "auto" and generator.runtime != "cuda"
+    return FallbackUpscaler(dealing(generator), spare, other if compiles else None)
 
 
 def told_without_gpus(generator: Generator, asked: int | str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from streamsr.capture import open_source
 from streamsr.config import GeneratorSettings, UpscaleSettings
 from streamsr.engine import Engine, find_engine
 from streamsr.errors import EngineError, GpuFault, Interrupted
-from streamsr.frame import Frame
+from streamsr.frame import Frame, PlaneLayout
 from streamsr.job import JobProgress, JobResult, upscale_file
 from streamsr.plans import PlanCache
 from streamsr.progress import summary
@@ -326,3 +327,34 @@ def test_no_launch_is_made_ready_late_where_no_frame_may_wait(bench: Bench, live
     upscaler = fallback.make_upscaler(find_engine("tiny-x2"), settings, bit_depth=8, trial_first=live)
     assert isinstance(upscaler, fallback.FallbackUpscaler)
     assert all(each._routes is not live for each in upscaler._gpus._upscalers)
+
+
+@pytest.mark.parametrize("runtime", ["auto", "tensorrt"])
+def test_a_plan_that_cannot_be_built_is_no_end_where_the_runtime_was_ours_to_choose(
+    monkeypatch: pytest.MonkeyPatch, bench: Bench, runtime: Any
+) -> None:
+    engine = find_engine("tiny-x2")
+    settings = GeneratorSettings(engine="tiny-x2", runtime=runtime)
+
+    def load(engine: Engine, settings: GeneratorSettings, *, bit_depth: int = 8) -> Generator:
+        generator: Any = bench.load(engine, replace(settings, runtime="cuda"), bit_depth=bit_depth)
+        if settings.runtime != "cuda":
+            generator.runtime, generator.description = "tensorrt", "TensorRT"
+
+            def compile_for(*_: Any) -> None:
+                raise EngineError("tiny-x2: expected its plan to be built within 900 s, it was not")
+
+            generator.compile_for = compile_for
+        made: Generator = generator
+        return made
+
+    monkeypatch.setattr(fallback, "load_generator", load)
+    upscaler = fallback.make_upscaler(engine, settings, bit_depth=8)
+    assert isinstance(upscaler, fallback.FallbackUpscaler)
+    if runtime != "auto":
+        with pytest.raises(EngineError, match="within 900 s"):
+            upscaler.prepare(64, 48, PlaneLayout())
+        return
+    upscaler.prepare(64, 48, PlaneLayout())
+    assert upscaler.generator.runtime == "cuda"
+    assert any("within 900 s, it was not; went on with" in notice for notice in upscaler.notices)
