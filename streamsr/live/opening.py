@@ -13,7 +13,7 @@ from streamsr.config import LiveSettings
 from streamsr.display.showing import View
 from streamsr.engine import Engine, bicubic_engine, find_engine, list_engines
 from streamsr.errors import UsageError
-from streamsr.fallback import make_upscaler
+from streamsr.fallback import Upscaler, make_upscaler
 from streamsr.live.rungs import Enlarger
 from streamsr.live.session import LiveSession
 from streamsr.sidecar import describe_engine, live_marks_of
@@ -68,7 +68,7 @@ class Facts(Mapping[str, Any]):
     """
 
     def __init__(self, source: str, settings: LiveSettings) -> None:
-        self.engines: dict[str, dict[str, Any]] = {}
+        self.built: dict[str, tuple[Engine, Upscaler]] = {}
         self.session: LiveSession | None = None
         self._told: set[str] = set()
         # The page's token is a secret.
@@ -84,7 +84,7 @@ class Facts(Mapping[str, Any]):
         return len(self._now())
 
     def tell(self, notices: Sequence[str]) -> None:
-        """Write notices into the session's log, each once; from the thread that builds."""
+        """Write notices into the session's log, each once; from any thread."""
         for notice in notices:
             if notice not in self._told and self.session is not None:
                 self._told.add(notice)
@@ -93,7 +93,15 @@ class Facts(Mapping[str, Any]):
     def _now(self) -> dict[str, Any]:
         told = {} if self.session is None else self.session.summary()
         session = {key: value for key, value in told.items() if key not in INTERVALS}
-        return {**self._settled, "engines": dict(self.engines), **({"session": session} if session else {})}
+        engines = {}
+        for name, (engine, upscaler) in dict(
+            self.built
+        ).items():  # what runs may have changed since, and have more to say
+            engines[name] = describe_engine(
+                engine, precision=upscaler.generator.precision, runtime=upscaler.description
+            )
+            self.tell(upscaler.notices)
+        return {**self._settled, "engines": engines, **({"session": session} if session else {})}
 
 
 def builder(engine: Engine, settings: LiveSettings, facts: Facts) -> Callable[[int], Enlarger]:
@@ -107,8 +115,7 @@ def builder(engine: Engine, settings: LiveSettings, facts: Facts) -> Callable[[i
 
     def build(bit_depth: int) -> Enlarger:
         upscaler = make_upscaler(engine, settings.generator, bit_depth=bit_depth, trial_first=True)
-        precision = upscaler.generator.precision
-        facts.engines[engine.name] = describe_engine(engine, precision=precision, runtime=upscaler.description)
+        facts.built[engine.name] = (engine, upscaler)
         facts.tell(upscaler.notices)
         return upscaler
 
