@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], Any] = p
             if options.ship:
                 write_form(folder, form, found)
             old = load(options.json)["rows"] if options.json.is_file() else []
-            result = {"question": "tensorrt_forms", "card": machine_card(), "rows": merged(old, [row])}
+            result = {"question": "tensorrt_forms", "quick": False, "card": machine_card(), "rows": merged(old, [row])}
             options.json.write_bytes(dense(result))
             write(str(found or f"{row['engine']}: {row['form']}: {row['why']}"))
     return 0
