@@ -23,7 +23,7 @@ Make = Callable[[Sequence[int]], bytes]
 """Makes the ONNX of a form with some layers, given by their numbers, in eight bits."""
 
 SIXTEENS = 16
-"""FP8 convolutions of TensorRT take channels in sixteens on both sides; others run in FP16, and only lose."""
+"""What FP8 convolutions are taken to want on both sides, not tried on a GPU; other layers run in FP16 and only lose."""
 
 
 @dataclass(frozen=True)
