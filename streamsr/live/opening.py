@@ -94,12 +94,10 @@ class Facts(Mapping[str, Any]):
         told = {} if self.session is None else self.session.summary()
         session = {key: value for key, value in told.items() if key not in INTERVALS}
         engines = {}
-        for name, (engine, upscaler) in dict(
-            self.built
-        ).items():  # what runs may have changed since, and have more to say
-            engines[name] = describe_engine(
-                engine, precision=upscaler.generator.precision, runtime=upscaler.description
-            )
+        for name, (engine, upscaler) in dict(self.built).items():
+            # What runs may have changed since it was built, and have more to say.
+            precision, runtime = upscaler.generator.precision, upscaler.description
+            engines[name] = describe_engine(engine, precision=precision, runtime=runtime)
             self.tell(upscaler.notices)
         return {**self._settled, "engines": engines, **({"session": session} if session else {})}
 
