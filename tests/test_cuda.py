@@ -61,12 +61,7 @@ def smooth(height: int, width: int) -> NDArray[np.uint8]:
     return noisy.clip(0, 255).astype(np.uint8)[None, None]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random_student(spec: StudentSpec, seed: int = 0) -> Student:
@@ -295,7 +290,7 @@ def raising(cause: Exception) -> Callable[[], None]:
     [
         (raising(RuntimeError("Failed to find C compiler. Please specify via CC")), "Failed to find C compiler"),
         (
-            raising(CalledProcessError(1, ["/usr/bin/gcc", "/tmp/cuda_utils.c", "-O3"])),
+            raising(CalledProcessError(1, ["/usr/bin/gcc", "cuda_utils.c", "-O3"])),
             "launch a kernel: gcc ended with 1",
         ),
         (raising(RuntimeError("Triton Error [CUDA]: device kernel image is invalid")), "kernel image is invalid"),

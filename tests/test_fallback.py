@@ -40,12 +40,7 @@ NUM_FRAMES = 9
 LOST = RuntimeError("CUDA error: unspecified launch failure")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Bench:

@@ -45,12 +45,7 @@ CPU = torch.device("cpu")
 FORMATS = ["nv12", "p010le", "p016le"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def upscaler_on_cpu(**options: Any) -> DeviceUpscaler:

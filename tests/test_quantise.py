@@ -32,13 +32,7 @@ from streamsr.training.ship import write_engine
 SPEC = StudentSpec(16, 2, 2)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small wait for one another on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make_student(seed: int = 0, *, spec: StudentSpec = SPEC) -> Student:
