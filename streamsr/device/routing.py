@@ -84,6 +84,7 @@ class DeviceRouter:
     ) -> None:
         self.generator, self.enlarger, self.grid = generator, enlarger, enlarger.grid
         self.worth = RoutingWorth(cores_px)
+        self._tiling = tiling_of(self.grid)
         small, scale = enlarger.small, generator.scale
         self._tilings = {side: PatchGrid(small.width, small.height, scale, halo_px, side) for side in cores_px}
         self._parts: Parts | None = None
@@ -131,7 +132,7 @@ class DeviceRouter:
 
     def _compare(self, now: Tensor, before: Tensor, mask: Tensor) -> None:
         """Enqueue the comparison of what the generator reads: luma, or all planes."""
-        small, tiling = self.enlarger.small, tiling_of(self.grid)
+        small, tiling = self.enlarger.small, self._tiling
         compare_windows(small.luma(now), small.luma(before), mask, tiling)
         shift = small.layout.chroma_shift
         if self.generator.channels == 1 or shift is None:
